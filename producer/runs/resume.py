@@ -24,7 +24,7 @@ from understudy.producer.runs.comparison import Comparison, compare, jobs_to_ask
 from understudy.producer.runs.other_chain import in_slices
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.runs.reruns import EVERYTHING, inherited_budget, worth_of
-from understudy.producer.runs.retry_chain import ANSWERED_BY, views_of
+from understudy.producer.runs.retry_chain import ANSWERED_BY, NEVER_ACCEPTED, views_of
 from understudy.producer.runs.runs import (
     OtherRun,
     Run,
@@ -39,10 +39,7 @@ from understudy.producer.runs.runs import (
 
 async def begin(store: Store, settings: Settings, asked: RunRequest) -> Run:
     """Resume this run if the ledger has it, or else accept its input. No job starts before this process takes its
-    lease.
-
-    Raises OtherRun, BadInput, InputError.
-    """
+    lease. Raises OtherRun, BadInput, InputError."""
     forgotten = None
     if asked.fresh:
         rules = (await store.tenants.rules("default")).with_budget(asked.budget_usd)
@@ -62,7 +59,7 @@ async def _refuse_unknown(store: Store, asked: RunRequest) -> None:
     """Discard what an interrupted acceptance left behind. Raises OtherRun for a run of an earlier version, without
     lines."""
     for view in await views_of(store, await store.runs.batches_of(asked.run_id)):
-        if view.state not in (BatchState.VALIDATING, BatchState.FAILED):
+        if view.state not in NEVER_ACCEPTED:
             raise OtherRun(
                 f"{asked.output} was written by an earlier version of Understudy, which did not store its lines; "
                 "choose another output, or use --fresh to discard that run and its results"
@@ -151,7 +148,7 @@ class _Resuming:
             continue
         await self._store.batches.close_finished()
         for view in await views_of(self._store, await self._store.runs.batches_of(self._id)):
-            if view.state in (BatchState.VALIDATING, BatchState.FAILED):
+            if view.state in NEVER_ACCEPTED:
                 await self._store.retention.discard_batch(view.id)
         await self._store.runs.settle_retries(self._id)
         await self._store.runs.forget_stale_lines(self._id)
@@ -192,9 +189,9 @@ class _Resuming:
         batches = await self._store.runs.batches_of(self._id)
         soon = await self._store.now() + self._settings.deadline_s / 2
         open_ones = [view for view in await views_of(self._store, batches) if view.state in OPEN_BATCH_STATES]
-        if any(view.expires_at < soon for view in open_ones):
+        if compared.to_ask or any(view.expires_at < soon for view in open_ones):
             return False
-        return not compared.to_ask and await self._store.runs.open_jobs(batches) == compared.left + compared.retried
+        return await self._store.runs.open_jobs(batches) == compared.left + compared.retried
 
     async def _would_replace(self, compared: Comparison) -> OtherRun:
         answered = await self._answered()
