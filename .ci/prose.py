@@ -6,7 +6,7 @@ Checks
 
 - the pages: README.md, CONTRIBUTING.md, CHANGELOG.md, docs and examples, without their code blocks;
 - the docstrings, string literals and comments of the package, the examples and the benchmarks;
-- the docstrings and comments of the tests, whose literals are often what callers and providers write;
+- the docstrings, comments and names of the tests, whose literals are often what callers and providers write;
 - the comments of Lua scripts.
 
 Released migrations do not change and are left out.
@@ -24,7 +24,6 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md", "examples/**/*.md")
 CODE = ("models", "producer", "worker", "understudy", "examples", "benchmarks")
-TESTS = ("tests",)
 
 WORDS = {
     r"anew": "again, from scratch",
@@ -85,17 +84,20 @@ def in_page(markdown: str) -> list[Finding]:
     return in_text(CODE_BLOCK.sub(lambda block: "\n" * block[0].count("\n"), markdown))
 
 
-def in_module(source: str, literals: bool = True) -> list[Finding]:
-    """The findings in the docstrings and comments of a module, and in its other literals unless they are data."""
+def in_module(source: str) -> list[Finding]:
+    """The findings in the docstrings, string literals and comments of a module."""
+    strings = [(str(each.value), each.lineno) for each in _strings(ast.parse(source))]
+    return _in_texts(strings + _comments(source))
+
+
+def in_tests(source: str) -> list[Finding]:
+    """The findings in the docstrings, comments and names of a module of tests."""
     nodes = list(ast.walk(ast.parse(source)))
-    strings = [each for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-    if not literals:
-        bare = {id(each.value) for each in nodes if isinstance(each, ast.Expr)}  # docstrings, also of constants
-        strings = [each for each in strings if id(each) in bare]
-    texts = [(str(each.value), each.lineno) for each in strings]
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    texts += [(each.string, each.start[0]) for each in tokens if each.type == tokenize.COMMENT]
-    return sorted(finding for text, line in texts for finding in in_text(text, line))
+    documenting = {id(each.value) for each in nodes if isinstance(each, ast.Expr)}  # constants have docstrings, too
+    docstrings = [(str(each.value), each.lineno) for each in _strings(nodes[0]) if id(each) in documenting]
+    functions = (each for each in nodes if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+    names = [(each.name.replace("_", " "), each.lineno) for each in functions]
+    return _in_texts(docstrings + names + _comments(source))
 
 
 def in_script(lua: str) -> list[Finding]:
@@ -103,17 +105,32 @@ def in_script(lua: str) -> list[Finding]:
     return in_text("\n".join(line.partition("--")[2] for line in lua.splitlines()))
 
 
+def _strings(tree: ast.AST) -> Iterator[ast.Constant]:
+    return (each for each in ast.walk(tree) if isinstance(each, ast.Constant) and isinstance(each.value, str))
+
+
+def _comments(source: str) -> list[tuple[str, int]]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return [(each.string, each.start[0]) for each in tokens if each.type == tokenize.COMMENT]
+
+
+def _in_texts(texts: list[tuple[str, int]]) -> list[Finding]:
+    return sorted(finding for text, line in texts for finding in in_text(text, line))
+
+
 def report() -> Iterator[str]:
     """A line for each finding: file, line, word and replacement."""
     for pattern in PAGES:
         for page in sorted(ROOT.glob(pattern)):
             yield from _lines(page, in_page(page.read_text(encoding="utf-8")))
-    for folder in CODE + TESTS:
+    for folder in CODE:
         for module in sorted((ROOT / folder).rglob("*.py")):
             if module.parent.name != "versions":  # released migrations do not change
-                yield from _lines(module, in_module(module.read_text(encoding="utf-8"), literals=folder not in TESTS))
+                yield from _lines(module, in_module(module.read_text(encoding="utf-8")))
         for script in sorted((ROOT / folder).rglob("*.lua")):
             yield from _lines(script, in_script(script.read_text(encoding="utf-8")))
+    for module in sorted((ROOT / "tests").rglob("*.py")):
+        yield from _lines(module, in_tests(module.read_text(encoding="utf-8")))
 
 
 def _lines(path: Path, findings: list[Finding]) -> Iterator[str]:

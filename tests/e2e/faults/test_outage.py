@@ -38,7 +38,7 @@ def prompts_for_both(scene: Scene, each: int) -> Path:
 
 
 @pytest.mark.parametrize("fail", DOWN)
-def test_an_outage_fails_no_job_of_a_chain_of_one_step_and_delays_nobody_else(
+def test_an_outage_fails_no_job_of_a_one_step_chain_and_delays_no_other(
     scene: Scene, providers: Callable[[str], Mock], fail: str
 ) -> None:
     mock = providers(OUTAGE.format(fail=fail))

@@ -78,7 +78,7 @@ def test_bad_bodies_are_refused_with_a_reason_and_flat_memory(server: tuple[Proc
     assert httpx.get(f"{url}/healthz").status_code == 200
 
 
-def test_a_request_that_is_never_finished_holds_nobody_else_up(server: tuple[Process, str]) -> None:
+def test_a_request_that_is_never_finished_delays_no_other(server: tuple[Process, str]) -> None:
     _, url = server
     place = urlsplit(url)
     assert place.hostname and place.port

@@ -173,7 +173,7 @@ def test_a_provider_that_spent_its_day_leaves_the_rest_to_the_next(
 
 
 @pytest.mark.parametrize("scene", ["queue"], indirect=True)
-def test_a_cheap_lead_that_fails_does_not_ruin_a_batch_through_its_dear_understudy(
+def test_a_cheap_primary_that_fails_does_not_ruin_a_batch_through_its_expensive_understudy(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
     mock = providers(ANSWERS.format(latency_s=0.05) + '[[rules]]\nprovider = "alpha"\nfail = "bad_gateway"\n')

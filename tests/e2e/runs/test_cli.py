@@ -180,14 +180,14 @@ def test_the_check_shows_what_is_configured_and_never_a_key(folder: Folder) -> N
     assert SECRET not in done.stdout + done.stderr + json.dumps(row)
 
 
-def test_the_check_names_what_must_be_mended(folder: Folder) -> None:
+def test_the_check_names_what_must_be_fixed(folder: Folder) -> None:
     del folder.environment["LEAD_KEY"]
     done = folder.type("check")
     assert done.returncode == 2
     assert "env.LEAD_KEY is not set" in done.stderr
 
 
-def test_data_rules_that_nobody_keeps_are_refused_with_a_sentence_and_sent_nowhere(folder: Folder) -> None:
+def test_data_rules_that_no_provider_satisfies_are_rejected_and_nothing_is_sent(folder: Folder) -> None:
     config = (folder.path / "understudy.toml").read_text()
     folder.write(
         "understudy.toml", config.replace("requests_per_minute", 'tags = { region = "us" }\nrequests_per_minute')
@@ -292,7 +292,7 @@ def test_a_batch_is_held_and_cancelled_without_a_worker(folder: Folder) -> None:
     assert codes == ["batch_cancelled"] * 3
 
 
-def test_a_reader_that_has_seen_enough_is_no_defect(folder: Folder) -> None:
+def test_a_reader_that_closes_the_pipe_early_is_not_an_error(folder: Folder) -> None:
     folder.prompts(3_000)
     batch = folder.succeed("submit", "in.jsonl").strip()
     folder.succeed("cancel", batch)

@@ -10,7 +10,7 @@ PRICES = "\n[providers.alpha.prices]\nm = { input = 1_000, output = 2_000 }\n"
 
 
 @alone_and_on_servers
-def test_a_dry_run_writes_nothing_calls_nobody_and_says_what_it_would_cost(
+def test_a_dry_run_writes_nothing_calls_no_provider_and_says_what_it_would_cost(
     scene: Scene, providers: Callable[[str], Mock]
 ) -> None:
     mock = providers("")

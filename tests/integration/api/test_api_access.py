@@ -60,7 +60,7 @@ async def test_without_any_key_callers_on_this_machine_are_served(api: Served, u
 
 
 @pytest.mark.parametrize("address", ["10.0.0.9", "192.168.1.2", "203.0.113.5", "::ffff:10.0.0.1", "fe80::1"])
-async def test_without_any_key_nobody_else_is_served(api: Served, address: str) -> None:
+async def test_without_any_key_no_other_caller_is_served(api: Served, address: str) -> None:
     async with api.client(address=address) as http:
         answer = await http.get("/try/read")
     assert answer.status_code == 401
@@ -156,7 +156,7 @@ async def test_the_servers_own_pages_may_call_it(api: Served, site: str) -> None
     ("told", "figures"),
     [({"public_url": "https://llm.example.com"}, 401), ({"host": "0.0.0.0"}, 200), ({"host": "::"}, 200)],
 )
-async def test_a_server_that_is_there_for_others_serves_nobody_without_a_key(
+async def test_a_server_that_others_can_reach_serves_no_one_without_a_key(
     store: Store, told: dict[str, Any], figures: int
 ) -> None:
     async with served(store, time.time, Settings(api=ApiSettings(**told))) as api, api.client() as http:
@@ -201,7 +201,7 @@ async def test_every_answer_tells_browsers_to_take_it_for_what_it_is(
     assert path == "/docs" or headers["cache-control"] == "no-store"
 
 
-async def test_once_a_key_exists_everybody_needs_one(store: Store, api: Served, monotonic: Clock) -> None:
+async def test_once_a_key_exists_every_caller_needs_one(store: Store, api: Served, monotonic: Clock) -> None:
     async with api.client() as http:
         assert (await http.get("/try/read")).status_code == 200
         key = await key_for(store, Scope.READ)
@@ -295,7 +295,7 @@ async def test_a_key_is_looked_up_once_and_not_per_request(
     assert sorted(looks) == sorted(each.split("_")[1] for each in (key, wrong))
 
 
-async def test_a_crowd_with_different_wrong_keys_takes_no_memory_and_shuts_nobody_out(
+async def test_a_crowd_with_different_wrong_keys_takes_no_memory_and_locks_no_one_out(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("understudy.producer.api.access.keyring.KEPT_KEYS", 20)
@@ -432,6 +432,6 @@ async def test_a_tenant_with_too_many_requests_under_way_is_told_to_wait(store: 
     assert answer.headers["retry-after"] == "5"
 
 
-async def test_whoever_needs_no_key_has_all_places(api: Served) -> None:
+async def test_callers_that_need_no_key_may_take_all_places(api: Served) -> None:
     async with connected(api, lambda tenant: tenant is None) as http:
         assert (await http.get("/try/read")).status_code == 200

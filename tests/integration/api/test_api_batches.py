@@ -334,7 +334,7 @@ async def test_a_request_that_is_repeated_makes_nothing_new(api: Api) -> None:
     assert len({first, other, new}) == 3
 
 
-async def test_a_named_request_is_one_batch_and_its_name_is_no_other_requests(api: Api) -> None:
+async def test_a_named_request_makes_one_batch_and_its_name_fits_no_other_request(api: Api) -> None:
     file_id = await api.upload(line(1))
     named = {"Idempotency-Key": "k1"}
     answers = await asyncio.gather(*(api.created(input_file_id=file_id, headers=named) for _ in range(20)))

@@ -52,7 +52,7 @@ async def test_the_worker_of_a_running_job_is_told_to_stop_it(api: Served, store
     assert json.loads(said) == {"command": "stop-job", "job_id": job_id}
 
 
-async def test_those_who_wait_elsewhere_are_told_of_a_queued_job_that_is_cancelled(api: Served, store: Store) -> None:
+async def test_waiters_elsewhere_hear_that_a_queued_job_was_cancelled(api: Served, store: Store) -> None:
     job_id = await submitted(api)
     assert await store.jobs.holder_of(job_id) is None
     assert await said_on(api, keys.ENDED, job_id) == job_id.encode()

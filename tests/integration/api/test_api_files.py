@@ -374,7 +374,7 @@ async def test_a_wrong_page_is_refused_by_name(http: httpx.AsyncClient, query: s
 
 
 @pytest.mark.parametrize("name", ["nothing", "%00", "x" * 3000, "%ff", "..%2f..%2fledger.db"])
-async def test_what_is_no_file_is_404(http: httpx.AsyncClient, name: str) -> None:
+async def test_an_unknown_file_is_404(http: httpx.AsyncClient, name: str) -> None:
     assert (await http.get(f"/v1/files/{name}")).status_code == 404
     assert (await http.delete(f"/v1/files/{name}")).status_code == 404
 

@@ -117,7 +117,7 @@ async def test_an_error_does_not_repeat_a_long_name_whole(api: Served, key: str)
         "file:///etc/passwd",
     ],
 )
-async def test_nobody_can_have_a_server_of_ours_called(api: Served, url: str) -> None:
+async def test_no_caller_can_make_us_call_an_internal_server(api: Served, url: str) -> None:
     batch = {"input_file_id": "file_x", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     job = {"model": "lead/m", "messages": [{"role": "user", "content": "x"}]}
     bodies: list[tuple[str, str, dict[str, Any]]] = [
@@ -240,7 +240,7 @@ async def serving(app: Any) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/files", "/v1/nothing"])
-async def test_an_endless_body_is_answered_and_hung_up_on(
+async def test_an_endless_body_is_answered_and_disconnected(
     port: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draining, "MOST_BYTES", 4 * 1024 * 1024)
@@ -328,7 +328,7 @@ async def test_a_body_that_drips_is_given_up(
     writer.close()
 
 
-async def test_a_caller_that_leaves_in_the_middle_of_its_body_is_no_defect(
+async def test_a_caller_that_disconnects_in_the_middle_of_its_body_is_not_an_error(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"

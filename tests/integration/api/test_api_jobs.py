@@ -151,7 +151,7 @@ async def test_what_is_wrong_is_named(http: httpx.AsyncClient, words: dict[str, 
         b'{"messages":[{"role":"user","content":"x"}],"custom_id":1e400}',
     ],
 )
-async def test_bodies_that_are_no_plain_json_are_refused(http: httpx.AsyncClient, raw: bytes) -> None:
+async def test_bodies_that_are_not_plain_json_are_rejected(http: httpx.AsyncClient, raw: bytes) -> None:
     response = await http.post("/v1/jobs", content=raw, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text[:300]
     assert response.json()["error"]["message"]
@@ -223,9 +223,7 @@ async def test_a_request_that_is_written_once_more_in_other_words_is_the_same(ht
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/chat/completions"])
 @pytest.mark.parametrize("model", ["nobody/large", "unheard-of"])
-async def test_a_model_that_nobody_has_is_not_found_as_at_openai(
-    http: httpx.AsyncClient, path: str, model: str
-) -> None:
+async def test_an_unknown_model_is_not_found_as_at_openai(http: httpx.AsyncClient, path: str, model: str) -> None:
     response = await http.post(path, json={**JOB, "model": model})
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
@@ -576,7 +574,7 @@ async def test_a_cancelled_job_is_waited_for_no_longer(http: httpx.AsyncClient) 
     assert response.status_code == 409 and response.headers["preference-applied"] == "wait=30"
 
 
-async def test_a_wait_that_is_over_answers_as_if_nobody_had_waited(http: httpx.AsyncClient) -> None:
+async def test_a_wait_that_is_over_answers_like_a_request_without_a_wait(http: httpx.AsyncClient) -> None:
     response = await http.post("/v1/jobs", params={"wait": 1}, json=JOB)
     assert response.status_code == 202 and response.headers["preference-applied"] == "wait=1"
     result = await http.get(f"/v1/jobs/{response.json()['id']}/result", headers={"Prefer": "wait=1"})

@@ -115,7 +115,7 @@ async def test_models_beyond_a_number_share_a_series_and_no_counter_becomes_less
     assert metrics.OTHERS in before
 
 
-async def test_requests_are_measured_by_route_and_not_by_what_stands_in_their_path(http: httpx.AsyncClient) -> None:
+async def test_requests_are_measured_by_route_and_not_by_path(http: httpx.AsyncClient) -> None:
     await http.get("/healthz")
     await http.get("/no/such/place")
     seen = await scraped(http)

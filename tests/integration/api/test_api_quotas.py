@@ -245,7 +245,7 @@ async def test_defaults_let_bulk_users_through_and_single_users_notice_nothing(s
 
 
 @pytest.mark.parametrize("said_by", ["nobody", "configuration"])
-async def test_defaults_hold_for_whoever_has_a_key_and_is_given_no_other_limit(
+async def test_defaults_apply_to_tenants_with_a_key_and_no_limit_of_their_own(
     said_by: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -280,7 +280,7 @@ async def test_unused_uploads_end_by_themselves(tmp_path: Path) -> None:
                     await asyncio.sleep(0.02)
 
 
-async def test_uploads_that_nobody_used_end_and_those_of_batches_stay(tmp_path: Path) -> None:
+async def test_unused_uploads_expire_and_those_of_batches_stay(tmp_path: Path) -> None:
     now = [1_800_000_000.0]
     chosen = settings(tmp_path)
     async with open_store(None, tmp_path, lambda: now[0]) as store, served(store, lambda: now[0], chosen) as api:

@@ -249,7 +249,7 @@ async def test_an_administrator_sees_the_providers_of_what_its_tenant_may_use(ro
     assert await seen() == {"us/a", "eu/b"}
 
 
-async def test_a_tenant_with_a_budget_names_no_model_whose_price_nobody_knows(room: Room) -> None:
+async def test_a_tenant_with_a_budget_may_name_no_model_without_a_price(room: Room) -> None:
     await room.set_rules(usd_per_month=5.0)
     error = await room.refused(model="eu/m-2026-11-30")
     assert error["code"] == "model_without_price"

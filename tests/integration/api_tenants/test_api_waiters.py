@@ -66,7 +66,7 @@ async def test_an_end_before_the_wait_is_seen_without_a_message(store: Store) ->
     assert await Waiters(store).ended(job_id, LONG_S)
 
 
-async def test_an_end_that_nobody_published_is_found_by_looking(store: Store) -> None:
+async def test_an_end_that_was_not_published_is_found_by_looking(store: Store) -> None:
     (job_id,) = await singles(store, 1)
     waiting = asyncio.create_task(Waiters(store).ended(job_id, LONG_S))
     await asyncio.sleep(0)

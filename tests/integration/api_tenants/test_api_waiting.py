@@ -58,7 +58,7 @@ async def test_without_workers_nothing_moves_and_a_batch_says_so(store: Store, a
     assert listed["understudy"]["waiting"] == said
 
 
-async def test_nobody_who_plans_and_a_queue_that_is_away_are_told(store: Store, api: Served) -> None:
+async def test_a_missing_planner_and_an_unreachable_queue_are_reported(store: Store, api: Served) -> None:
     await new_worker(store)
     batch_id, _ = await open_batch(store, 1)
     await api.context.redis.delete(keys.PLANNER)
@@ -70,7 +70,7 @@ async def test_nobody_who_plans_and_a_queue_that_is_away_are_told(store: Store, 
     assert said is not None and said["hold"] == "queue"
 
 
-async def test_what_the_planner_says_is_shown_while_the_batch_stands_still(store: Store, api: Served) -> None:
+async def test_the_planners_reason_is_shown_while_the_batch_is_stopped(store: Store, api: Served) -> None:
     worker = await new_worker(store)
     batch_id, ids = await open_batch(store, 2)
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
@@ -138,7 +138,7 @@ async def test_a_single_job_says_what_it_was_put_back_for(store: Store, api: Ser
     assert said["until"] == pytest.approx(until, abs=0.001)
 
 
-async def test_a_single_job_that_nobody_takes_says_so_after_a_while(
+async def test_a_single_job_that_no_worker_takes_says_so_after_a_while(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job_id,) = await singles(store, 1)

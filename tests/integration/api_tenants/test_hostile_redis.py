@@ -295,7 +295,7 @@ async def test_a_worker_that_cannot_claim_makes_room_and_claims(connection: redi
         ("MISCONF Redis is configured to save RDB snapshots", False),
     ],
 )
-def test_only_what_stands_there_is_taken_for_misread(said: str, misread: bool) -> None:
+def test_only_errors_about_stored_values_count_as_misread(said: str, misread: bool) -> None:
     assert is_misread(ResponseError(said)) is misread
     assert not is_misread(OSError(said))
 
@@ -308,7 +308,7 @@ class Claims(RegisteredWorker):
 
 
 @pytest.mark.parametrize("name", ["rq:workers", "rq:workers:bulk", "rq:worker:w1", "rq:wip:normal", "rq:finished:bulk"])
-def test_a_worker_starts_whatever_stands_in_the_place_of_its_keys(redis_url: str, name: str) -> None:
+def test_a_worker_starts_whatever_its_keys_contain(redis_url: str, name: str) -> None:
     with SyncRedis.from_url(redis_url) as connection:
         connection.set(name, "x")
         asyncio.run(ticket_for("job_1", redis_url))

@@ -284,7 +284,7 @@ async def test_thousands_of_requests_at_once_are_refused_after_the_answers_to_th
     assert all(each.startswith(b"200") for each in answers[:-1]) and answers[-1].startswith(b"429")
 
 
-async def test_what_is_no_http_is_refused_after_the_answer_to_what_was(server: Server) -> None:
+async def test_bytes_that_are_not_http_are_refused_after_the_answer_to_the_request_before(server: Server) -> None:
     reader, writer = await server.connect()
     writer.write(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n\x00nonsense\r\n\r\n")
     await until(lambda: server.held == 1)
@@ -293,7 +293,7 @@ async def test_what_is_no_http_is_refused_after_the_answer_to_what_was(server: S
     assert said.index(b'"held"') < said.index(b"HTTP/1.1 400") and b"invalid_http" in said
 
 
-async def test_whoever_leaves_has_all_requests_told_so(server: Server) -> None:
+async def test_a_disconnect_reaches_all_requests_of_the_connection(server: Server) -> None:
     _, writer = await server.connect()
     writer.write(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
     await until(lambda: server.held == 1)

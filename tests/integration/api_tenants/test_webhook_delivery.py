@@ -100,7 +100,7 @@ async def test_openais_sdk_unwraps_a_jobs_webhook_although_it_does_not_know_it(s
     assert str(event.type) == "job.succeeded" and event.data.id == job_id  # type: ignore[union-attr]
 
 
-async def test_jobs_of_a_batch_are_not_told_of_one_by_one(store: Store) -> None:
+async def test_jobs_of_a_batch_have_no_webhooks_of_their_own(store: Store) -> None:
     await store.webhooks.add_endpoint("default", "https://hooks.example.com", ["*"], actor="test")
     _, ids = await open_batch(store, 2)
     await run_all(store, await new_worker(store), ids)
@@ -109,7 +109,7 @@ async def test_jobs_of_a_batch_are_not_told_of_one_by_one(store: Store) -> None:
     assert [row["event"] for row in await store.webhooks.deliveries("default")] == ["batch.completed"]
 
 
-async def test_every_end_of_a_single_job_is_told_of(store: Store) -> None:
+async def test_every_end_of_a_single_job_is_announced(store: Store) -> None:
     await store.webhooks.add_endpoint("default", "https://hooks.example.com", ["job.*"], actor="test")
     good, bad, unwanted, stopped = await singles(store, 4)
     await singles(store, 1, expires_at=await store.now() - 1)
@@ -124,7 +124,7 @@ async def test_every_end_of_a_single_job_is_told_of(store: Store) -> None:
     assert events == ["job.cancelled", "job.cancelled", "job.expired", "job.failed", "job.succeeded"]
 
 
-async def test_a_dead_letter_is_told_of(store: Store) -> None:
+async def test_a_dead_letter_is_announced(store: Store) -> None:
     (job_id,) = await singles(store, 1, callback_url="https://hooks.example.com")
     for _ in range(DEAD_AT):
         worker = await new_worker(store, lease_s=-1)
@@ -416,7 +416,7 @@ async def test_pruning_forgets_what_ended_and_keeps_what_waits(store: Store, sen
     assert (await only_delivery(store))["state"] == "pending"
 
 
-async def test_a_job_that_was_deleted_before_it_was_told_of_is_given_up(store: Store, sender: Sender) -> None:
+async def test_the_webhook_of_a_job_that_was_deleted_before_delivery_is_given_up(store: Store, sender: Sender) -> None:
     async with receiver() as there:
         await ended_job(store, there.url)
         assert await store.retention.prune(await store.now() + 60)

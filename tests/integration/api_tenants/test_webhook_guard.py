@@ -145,7 +145,7 @@ async def test_what_is_not_http_is_a_failed_try(said: bytes) -> None:
         assert answer.status is None and answer.error
 
 
-async def test_nobody_listening_and_no_such_name_are_failed_tries() -> None:
+async def test_a_closed_port_and_an_unknown_name_are_failed_tries() -> None:
     async with receiver() as there:
         gone = there.url
     assert (await post(gone)).error == "no connection could be made"

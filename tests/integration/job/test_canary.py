@@ -239,7 +239,7 @@ async def test_a_model_that_is_merely_slow_is_not_waited_for(store: Store) -> No
     assert await canary.rooms() == {batch_id: 0}
 
 
-async def test_a_batch_that_somebody_holds_or_cancels_is_not_looked_at(store: Store) -> None:
+async def test_a_batch_that_its_owner_pauses_or_cancels_is_not_examined(store: Store) -> None:
     held, _ = await open_batch(store, 20)
     cancelled, _ = await open_batch(store, 20)
     await store.batches.pause(held, "by hand")

@@ -466,7 +466,7 @@ async def until_all_succeeded(here: Floor, jobs: Sequence[NewJob]) -> None:
     await here.until(holds)
 
 
-async def test_suspects_run_few_at_a_time_beside_others(
+async def test_suspects_run_few_at_a_time_next_to_others(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with floor(redis_url, tmp_path, {"latency_s": 0.1}, concurrency=16) as here:

@@ -173,7 +173,9 @@ async def test_a_wiped_redis_forgets_no_fallback_that_was_answered(redis_url: st
         assert [each.state for each in await here.run(ids[2:])] == [JobState.FAILED] * 2
 
 
-async def test_after_a_wipe_nobody_falls_back_before_all_have_told_theirs(redis_url: str, store: Store) -> None:
+async def test_after_a_wipe_no_job_falls_back_until_all_workers_have_reported_theirs(
+    redis_url: str, store: Store
+) -> None:
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         batch_id, ids = await here.batch(shared(0.5), 2)
         one, two = await store.claims.start(here.worker, ids)
@@ -219,7 +221,7 @@ async def test_the_planner_leaves_jobs_alone_that_only_a_cooling_lead_may_answer
         assert sorted((await staged_ids(here.scene.redis))[Priority.BULK.queue]) == sorted(with_places[1])
 
 
-async def test_without_redis_nobody_falls_back(redis_url: str, store: Store) -> None:
+async def test_without_redis_no_job_falls_back(redis_url: str, store: Store) -> None:
     async with desk(redis_url, store, LEAD_IS_ELSEWHERE) as here:
         _, ids = await here.batch(shared(1.0), 1)
         async with Redis.from_url("redis://127.0.0.1:9") as away:

@@ -112,7 +112,7 @@ async def test_a_slow_one_that_fails_leaves_the_hedge_running(redis_url: str) ->
     assert settled.state is JobState.SUCCEEDED
 
 
-async def test_a_step_that_failed_for_good_beside_the_slow_one_is_not_asked_again(redis_url: str) -> None:
+async def test_a_hedge_that_failed_for_good_is_not_asked_again(redis_url: str) -> None:
     rules = [{"provider": name, "fail": "region", "latency_s": s} for name, s in (("alpha", 0.5), ("beta", 1.2))]
     async with racing(redis_url, *rules) as scene:
         settled = await hedged(scene).run()
@@ -204,7 +204,7 @@ async def test_a_job_can_be_stopped_when_only_its_hedge_is_left(redis_url: str) 
     assert (settled.state, tried(settled)) == (JobState.CANCELLED, ["alpha region", "beta cancelled"])
 
 
-async def test_a_step_that_may_not_start_at_once_is_not_asked_beside(redis_url: str) -> None:
+async def test_a_step_that_may_not_start_at_once_is_not_asked_as_a_hedge(redis_url: str) -> None:
     async with racing(redis_url, {"provider": "alpha", "latency_s": 0.6}) as scene:
         (beta,) = scene.tools.fleet.usable(HEDGED.steps[1])
         await scene.tools.limiter.cool(beta.deployment, Scope.PROVIDER, 30, "a test")
@@ -213,7 +213,7 @@ async def test_a_step_that_may_not_start_at_once_is_not_asked_beside(redis_url: 
     assert tried(settled) == ["alpha None"]
 
 
-async def test_a_step_whose_start_is_a_moment_ahead_is_not_asked_beside(
+async def test_a_step_whose_start_is_a_moment_ahead_is_not_asked_as_a_hedge(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with racing(redis_url, {"provider": "alpha", "latency_s": 0.6}) as scene:

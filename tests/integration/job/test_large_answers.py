@@ -70,7 +70,7 @@ async def ended(store: Store, answers: list[str], *, failures: int = 0, left: in
     return batch_id
 
 
-async def test_a_page_has_so_many_bytes_or_one_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_has_a_bounded_number_of_bytes_or_one_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "PAGE_BYTES", 1_000)
     answers = ["x" * size for size in (10, 400, 400, 400, 5_000, 10, 3_000, 3_000, 990, 10)]
     batch_id = await ended(store, answers)

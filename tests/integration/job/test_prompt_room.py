@@ -25,7 +25,7 @@ def started(number: int, tenant: str, size: int) -> StartedJob:
     return StartedJob(f"job_{number}", "", tenant, 1, "chain", Priority.NORMAL, body="", **words)  # type: ignore[arg-type]
 
 
-def test_a_tenant_leaves_room_and_everybody_may_have_one_prompt() -> None:
+def test_a_tenant_leaves_room_and_every_tenant_may_have_one_prompt() -> None:
     room, size = PromptRoom(), TENANT_BYTES // 3
     assert [room.take(started(number, "acme", size)) for number in range(4)] == [True] * 3 + [False]
     assert [room.take(started(number, "bob", size)) for number in (10, 11)] == [True, False]

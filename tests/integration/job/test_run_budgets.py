@@ -231,7 +231,7 @@ async def test_the_last_of_a_budget_can_be_spent_whatever_its_sums_are(fleet: Fl
     assert isinstance(await one.reserve([BATCH], 0.1), InsufficientBudget)
 
 
-async def test_a_budget_pays_for_no_model_whose_price_nobody_knows(redis_url: str) -> None:
+async def test_a_budget_pays_for_no_model_without_a_price(redis_url: str) -> None:
     """Even if it was accepted before the budget existed."""
     async with stage(redis_url, prices=PRICES) as scene:
         unknown = chain("alpha/unheard-of")

@@ -126,7 +126,7 @@ async def test_the_first_steps_error_is_the_jobs_and_every_attempt_is_listed(red
     assert [attempt["provider"] for attempt in body["extra_fields"]["attempts"]] == ["alpha", "beta", "beta"]
 
 
-async def test_a_200_that_was_no_answer_does_not_look_like_one_in_the_end(redis_url: str) -> None:
+async def test_a_200_that_was_not_an_answer_does_not_end_as_one(redis_url: str) -> None:
     async with stage(redis_url, alpha(Fail.HTML)) as scene:
         settled = await scene.run(chain("alpha/m"))
     assert settled.state is JobState.FAILED and settled.result is not None
@@ -168,7 +168,7 @@ async def test_a_job_that_comes_back_goes_on_where_it_stopped(redis_url: str) ->
     assert "alpha/m" in extra["skipped_steps"]
 
 
-async def test_somebody_who_holds_a_connection_learns_at_once_that_everybody_refuses(redis_url: str) -> None:
+async def test_a_caller_who_holds_a_connection_learns_at_once_that_every_provider_refuses(redis_url: str) -> None:
     async with stage(redis_url, {"fail": "rate_limit", "retry_after_s": 20}) as scene:
         await scene.run(LEAD_AND_UNDERSTUDY)
         settled = await scene.run(LEAD_AND_UNDERSTUDY, priority=Priority.INTERACTIVE)
@@ -239,7 +239,7 @@ async def test_a_stopped_call_is_recorded_as_perhaps_paid_and_leaks_nothing(redi
         assert run.calls_in_flight() == []
 
 
-async def test_an_answer_in_hand_is_kept_whoever_stops_the_job_and_however_long_redis_takes(
+async def test_an_answer_that_arrived_is_kept_even_if_the_job_is_stopped_and_redis_is_slow(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage(redis_url) as scene:

@@ -111,7 +111,7 @@ async def test_a_chain_that_spills_does_not_spill_over_a_rule(redis_url: str) ->
         assert scene.calls("alpha") == 0
 
 
-async def test_when_the_configuration_changes_jobs_wait_with_the_reason_and_go_on_when_it_is_mended(
+async def test_after_a_configuration_change_jobs_wait_with_the_reason_and_continue_when_it_is_fixed(
     redis_url: str,
 ) -> None:
     async with us_and_eu(redis_url) as scene:

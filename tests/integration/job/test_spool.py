@@ -75,7 +75,7 @@ async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs
     assert len(await store.jobs.attempts(batch_id=jobs[0].batch_id)) == 1
 
 
-async def test_of_several_that_start_in_one_folder_at_once_the_faster_one_disturbs_nobody(
+async def test_of_several_that_start_in_one_folder_at_once_the_fastest_disturbs_no_other(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker_id, jobs = await started(store, 3)

@@ -21,7 +21,7 @@ WHERE = Candidate(Deployment("alpha", "m", "main", "alpha:main"))
 
 
 @pytest.mark.parametrize("apart_s", [-HOUR_S, HOUR_S])
-async def test_what_the_limiter_says_of_times_is_said_by_the_ledgers_clock(
+async def test_the_limiters_times_are_given_by_the_ledgers_clock(
     connection: redis.asyncio.Redis, limiter: Limiter, apart_s: float
 ) -> None:
     def ledger_clock() -> float:

@@ -40,7 +40,7 @@ async def held_by(scene: Stage, model: str = "m") -> Hold | None:
 
 
 @pytest.mark.parametrize(("scope", "other"), [(Scope.MODEL, None), (Scope.ACCOUNT, Hold.COOLDOWN)])
-async def test_a_rate_limit_cools_what_it_speaks_of(redis_url: str, scope: Scope, other: Hold | None) -> None:
+async def test_a_rate_limit_cools_what_it_names(redis_url: str, scope: Scope, other: Hold | None) -> None:
     async with stage(redis_url) as scene:
         await learn(scene, failure(FailureClass.RATE_LIMIT, hint_s=30, scope=scope))
         assert await held_by(scene) is Hold.COOLDOWN
@@ -153,7 +153,7 @@ async def test_news_that_comes_while_the_ledger_is_read_is_not_forgotten(
         assert fleet.usable(STEP) == []
 
 
-async def test_a_provider_without_any_key_is_for_a_person_to_mend(redis_url: str) -> None:
+async def test_a_provider_without_any_key_needs_a_person(redis_url: str) -> None:
     async with stage(redis_url, api_keys=[], preset="groq") as scene:
         absence = scene.tools.fleet.why_none(STEP)
         assert scene.tools.fleet.usable(STEP) == []

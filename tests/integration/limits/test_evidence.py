@@ -161,7 +161,7 @@ async def test_a_key_that_is_only_ever_forbidden_is_set_aside_when_several_jobs_
 @pytest.mark.parametrize(
     "words", ["your api key is invalid", "monthly budget exceeded", "rate limit reached, please try again in 21h"]
 )
-async def test_who_sends_words_that_the_provider_repeats_takes_it_away_from_nobody(
+async def test_a_caller_whose_words_the_provider_repeats_takes_it_away_from_no_one(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     repeated = {"message": f"Unknown parameter: '{words}'.", "type": "invalid_request_error", "param": words}
@@ -262,7 +262,7 @@ async def test_models_that_callers_invent_are_remembered_up_to_a_bound(
         assert len(scene.tools.fleet._asides._standings) <= 4
 
 
-async def test_a_missing_model_that_nobody_asks_for_any_more_is_forgotten(
+async def test_a_missing_model_that_is_no_longer_asked_for_is_forgotten(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with answering(redis_url, monkeypatch, lambda _: ODD["missing, in a code"]) as scene:

@@ -182,7 +182,7 @@ def settings_with(**limits: int) -> Settings:
     return Settings.model_validate({"providers": {"alpha": {**alpha, **limits}}})
 
 
-async def test_nothing_known_is_no_limit(connection: redis.asyncio.Redis) -> None:
+async def test_an_unknown_limit_does_not_limit(connection: redis.asyncio.Redis) -> None:
     state = await read_limits(connection, [NAME])
     assert (dict(state.accounts), state.cooldowns) == ({}, ())
     assert state.of(*NAME).requests.limit(None) == Limit(None, Source.UNKNOWN)

@@ -183,7 +183,7 @@ async def test_beats_amid_calls_never_lose_one(redis_url: str) -> None:
 
 @pytest.mark.parametrize("per_minute", [600, 6_000])
 @pytest.mark.slow
-async def test_a_limit_that_nobody_told_is_found_and_used(
+async def test_an_unknown_limit_is_found_and_used(
     limiter: Limiter, connection: redis.asyncio.Redis, per_minute: int
 ) -> None:
     simulation = Simulation(limiter, StrictServer(per_minute), slots=40)
@@ -203,7 +203,7 @@ async def used_of_what_chance_accepts(limiter: Limiter, share: float, hint_s: fl
 
 @pytest.mark.parametrize("hint_s", [None, 2.0])
 @pytest.mark.parametrize(("share", "least"), [(0.03, 0.9), (0.4, 0.5)])
-async def test_refusals_by_chance_slow_nobody_down(
+async def test_refusals_by_chance_slow_nothing_down(
     limiter: Limiter, connection: redis.asyncio.Redis, share: float, least: float, hint_s: float | None
 ) -> None:
     assert await used_of_what_chance_accepts(limiter, share, hint_s, 15) >= least
@@ -212,14 +212,14 @@ async def test_refusals_by_chance_slow_nobody_down(
 @pytest.mark.parametrize("hint_s", [None, 2.0])
 @pytest.mark.parametrize(("share", "least"), [(0.01, 0.9), (0.1, 0.9), (0.2, 0.5), (0.6, 0.5)])
 @pytest.mark.slow
-async def test_refusals_by_chance_slow_nobody_down_however_many(
+async def test_even_many_refusals_by_chance_slow_nothing_down(
     limiter: Limiter, connection: redis.asyncio.Redis, share: float, least: float, hint_s: float | None
 ) -> None:
     assert await used_of_what_chance_accepts(limiter, share, hint_s, 50) >= least
 
 
 @pytest.mark.parametrize("scope", [Scope.MODEL, Scope.PROVIDER])
-async def test_one_refusal_among_calls_that_are_answered_holds_nobody(
+async def test_one_refusal_among_answered_calls_holds_no_call(
     limiter: Limiter, connection: redis.asyncio.Redis, scope: Scope
 ) -> None:
     limiter.scripts.now_ms = BEGIN_MS
@@ -230,7 +230,7 @@ async def test_one_refusal_among_calls_that_are_answered_holds_nobody(
     assert await limiter.refused(refused, scope, None, "refused") is None
 
 
-async def test_a_run_of_refusals_with_no_answer_between_is_a_rest_for_everybody(
+async def test_a_run_of_refusals_without_an_answer_between_rests_all_workers(
     limiter: Limiter, connection: redis.asyncio.Redis
 ) -> None:
     limiter.scripts.now_ms = BEGIN_MS
@@ -283,7 +283,7 @@ async def test_a_slow_limit_is_used_too(limiter: Limiter, connection: redis.asyn
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slots", [10, 40])
-async def test_a_slow_limit_that_nobody_told_is_used_from_the_start(
+async def test_an_unknown_slow_limit_is_used_from_the_start(
     limiter: Limiter, connection: redis.asyncio.Redis, slots: int
 ) -> None:
     simulation = Simulation(limiter, StrictServer(60), slots=slots)

@@ -40,7 +40,7 @@ async def waiting_batch(store: Store, **fields: Any) -> str:
     return (await open_batch(store, 2, callback_url=HOOK, **fields))[0]
 
 
-async def test_who_holds_a_batch_and_lets_it_go_on_is_told_of_once_each(store: Store) -> None:
+async def test_pausing_and_resuming_a_batch_are_announced_once_each(store: Store) -> None:
     batch_id = await waiting_batch(store)
     assert await store.batches.pause(batch_id, "by hand") and await store.batches.pause(batch_id, "by hand, again")
     assert await told(store) == ["batch.paused"]
@@ -50,7 +50,7 @@ async def test_who_holds_a_batch_and_lets_it_go_on_is_told_of_once_each(store: S
     assert await told(store) == ["batch.paused", "batch.resumed"]
 
 
-async def test_a_batch_that_has_ended_is_neither_held_nor_told_of(store: Store) -> None:
+async def test_a_batch_that_has_ended_is_neither_paused_nor_announced(store: Store) -> None:
     batch_id, ids = await open_batch(store, 1, callback_url=HOOK)
     await run_all(store, await new_worker(store), ids)
     await store.batches.close_finished()
@@ -59,14 +59,14 @@ async def test_a_batch_that_has_ended_is_neither_held_nor_told_of(store: Store) 
     assert await told(store) == ["batch.completed"]
 
 
-async def test_a_batch_whose_jobs_fail_alike_is_told_of(store: Store) -> None:
+async def test_a_batch_whose_jobs_fail_alike_is_announced(store: Store) -> None:
     batch_id = await waiting_batch(store)
     assert await store.canary.hold_failing(batch_id, WHY, canary=True)
     assert not await store.canary.hold_failing(batch_id, WHY, canary=True)
     assert await told(store) == ["batch.paused"]
 
 
-async def test_a_batch_that_spent_its_budget_is_told_of_and_so_is_that_it_was_granted_more(store: Store) -> None:
+async def test_a_spent_budget_is_announced_and_so_is_its_grant(store: Store) -> None:
     batch_id = await waiting_batch(store, budget_usd=1.0)
     assert await store.budgets.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
     assert not await store.budgets.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
@@ -75,7 +75,7 @@ async def test_a_batch_that_spent_its_budget_is_told_of_and_so_is_that_it_was_gr
     assert await told(store) == ["batch.paused", "batch.resumed"]
 
 
-async def test_a_batch_that_waits_for_the_operator_is_told_of_until_it_goes_on(store: Store) -> None:
+async def test_a_batch_that_waits_for_the_operator_is_announced_and_so_is_its_end(store: Store) -> None:
     batch_id = await waiting_batch(store)
     for reason in ("no key of lead is accepted", "no key of lead is accepted", "no key of lead has credit left"):
         await store.batches.block({batch_id: reason})
@@ -143,9 +143,7 @@ async def test_who_was_told_that_a_batch_was_paused_does_not_have_its_results(st
 
 
 @pytest.mark.parametrize("kind", ["paused", "blocked", "put back", "unknown"])
-async def test_a_batch_that_nobody_takes_notice_of_ends_at_its_deadline_and_its_lines_say_why(
-    store: Store, kind: str
-) -> None:
+async def test_an_ignored_batch_ends_at_its_deadline_and_its_lines_say_why(store: Store, kind: str) -> None:
     batch_id, ids = await open_batch(store, 2, expires_at=await store.now() + 1.0)
     worker = await new_worker(store)
     first, other = await store.claims.start(worker, ids)

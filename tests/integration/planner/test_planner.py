@@ -246,7 +246,7 @@ async def test_a_held_or_cancelled_batch_gets_no_tickets_and_is_forgotten(
             assert belonging(await here.staged(), ids) >= STAGED_BOUNDS[0]
 
 
-async def test_blocked_jobs_wait_in_the_ledger_and_go_on_when_a_person_has_mended_it(
+async def test_blocked_jobs_wait_in_the_ledger_and_continue_when_a_person_has_fixed_the_cause(
     redis_url: str, tmp_path: Path
 ) -> None:
     async with desk(redis_url, tmp_path) as here:
@@ -261,7 +261,7 @@ async def test_blocked_jobs_wait_in_the_ledger_and_go_on_when_a_person_has_mende
         assert await here.planner.pass_once() == len(ids)
 
 
-async def test_jobs_of_a_model_that_nobody_has_are_staged_so_that_they_end(redis_url: str, tmp_path: Path) -> None:
+async def test_jobs_of_an_unknown_model_are_staged_so_that_they_end(redis_url: str, tmp_path: Path) -> None:
     async with desk(redis_url, tmp_path) as here:
         _, *ids = await here.batch(ALPHA, 4)
         await here.store.credentials.set_aside(
@@ -300,7 +300,7 @@ async def test_a_lone_interactive_job_that_was_put_back_is_staged_before_a_backl
         assert await here.staged(Priority.INTERACTIVE) == [jobs[0].id]
 
 
-async def test_a_tenant_whose_urgent_jobs_fill_the_slots_stands_in_line_while_another_waits(
+async def test_a_tenant_whose_urgent_jobs_fill_the_slots_queues_while_another_waits(
     redis_url: str, tmp_path: Path
 ) -> None:
     async with desk(redis_url, tmp_path) as here:

@@ -139,7 +139,7 @@ async def test_calls_that_cost_less_than_expected_leave_money_for_others(redis_u
         assert calls == 6, "0.012 are spent, 0.008 are left, and a job is expected to cost 0.01"
 
 
-async def test_a_batch_that_a_dearer_step_ruins_is_paused_too(redis_url: str, store: Store) -> None:
+async def test_a_batch_that_a_more_expensive_step_ruins_is_paused_too(redis_url: str, store: Store) -> None:
     """The planner sees the primary's price; the worker, which fell back, was refused."""
     async with office(redis_url, store) as here:
         batch_id = await here.batch(ALPHA, 5, budget_usd=0.05)
@@ -188,7 +188,7 @@ async def test_a_tenant_whose_month_is_spent_has_to_wait_and_says_so(redis_url: 
         assert await here.pass_later(LATER_S) == 3
 
 
-async def test_a_batch_that_its_tenants_budget_stops_is_told_of_until_more_is_granted(
+async def test_a_batch_that_its_tenants_budget_stops_is_announced_and_so_is_the_grant(
     redis_url: str, store: Store
 ) -> None:
     async with office(redis_url, store) as here:
@@ -240,7 +240,7 @@ async def test_a_provider_that_spent_its_day_gets_no_more_jobs_until_it_is_grant
         assert here.planner._tickets
 
 
-async def test_a_cheap_batch_that_comes_later_gets_what_a_dear_one_left_of_a_providers_day(
+async def test_a_later_cheap_batch_gets_what_an_expensive_one_left_of_a_providers_day(
     redis_url: str, store: Store
 ) -> None:
     async with office(redis_url, store, budget_usd_per_day=0.005) as here:

@@ -70,7 +70,7 @@ async def test_a_prompt_messages_and_a_body_are_accepted_alike(client: AsyncClie
         assert (job.chain, job.priority, job.batch_id, job.state) == (("lead/small",), "normal", None, JobState.QUEUED)
 
 
-async def test_a_job_keeps_what_is_said_of_it(client: AsyncClient, store: Store) -> None:
+async def test_a_job_keeps_what_its_request_says(client: AsyncClient, store: Store) -> None:
     job = await client.submit(
         {"prompt": "hi", "metadata": {"of": "the body"}, "max_tokens": 5},
         priority="interactive",

@@ -61,7 +61,7 @@ async def test_an_answer_cut_at_max_tokens_is_length_to_an_adapter(protocol: str
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("fail", [fail for fail in Fail if fail.cls is FailureClass.BAD_RESPONSE])
-async def test_a_200_that_is_no_answer_is_a_bad_one_to_an_adapter(fail: Fail, protocol: str) -> None:
+async def test_a_200_without_an_answer_is_a_bad_response_to_an_adapter(fail: Fail, protocol: str) -> None:
     async with running_mock({"rules": [{"fail": fail}]}) as mock:
         with pytest.raises(BadAnswer) as caught:
             await answer_of(mock, protocol)

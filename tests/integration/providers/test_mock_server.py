@@ -440,7 +440,7 @@ async def test_latency_is_that_of_the_rule_and_a_refusal_comes_at_once() -> None
     assert took["slow"] >= 0.3
 
 
-async def test_reset_starts_counters_and_statistics_anew() -> None:
+async def test_reset_clears_counters_and_statistics() -> None:
     async with client({"rules": [{"first": 1, "fail": "server"}]}) as mock:
         assert [(await mock.ask()).status_code for _ in range(2)] == [500, 200]
         assert (await mock.http.post(mock.mock.url + "/reset")).json() == {"reset": True}

@@ -188,7 +188,7 @@ async def test_waiting_returns_at_once_while_tickets_wait(redis: Redis, bridge: 
     assert (await staged_ids(redis))["bulk"] == ["b1", "b2", "b3"]
 
 
-async def test_waiting_is_no_busy_loop_while_rq_is_suspended(redis: Redis, bridge: Bridge) -> None:
+async def test_waiting_does_not_spin_while_rq_is_suspended(redis: Redis, bridge: Bridge) -> None:
     await stage(redis, bulk("b1"))
     await redis.set("rq:suspended", 1)
     assert await bridge.claim(1) == []
@@ -210,10 +210,10 @@ async def test_cancelled_waits_cost_neither_tickets_nor_connections(redis: Redis
             await asyncio.wait_for(bridge.wait(60), 5)
         assert (await staged_ids(redis))["bulk"] == ["b1"]
 
-        async def nobody_is_blocked() -> bool:
+        async def none_is_blocked() -> bool:
             return int((await redis.info("clients"))["blocked_clients"]) == 0
 
-        await until(nobody_is_blocked)
+        await until(none_is_blocked)
 
 
 async def test_a_hundred_thousand_tickets_are_staged_and_kept_in_order(redis: Redis) -> None:

@@ -113,7 +113,7 @@ async def test_a_batch_that_kills_those_who_fill_it_is_refused(store: Store) -> 
     assert await errors_of(store, batch_id) == [filling.STOPPED_US.code]
 
 
-async def test_what_is_not_the_batchs_fault_is_no_try(store: Store) -> None:
+async def test_failures_outside_the_batch_do_not_count_as_tries(store: Store) -> None:
     """Its file is unreachable for a long time, and servers are stopped in the middle."""
     batch_id = await accepted(store, "late")
     away = filler(store, reads(late=[StorageDown("away")]))
@@ -137,7 +137,7 @@ async def test_a_batch_that_gets_on_is_not_refused_for_those_who_died(store: Sto
     assert await state_of(store, batch_id) == BatchState.IN_PROGRESS
 
 
-async def test_one_batch_takes_only_so_much_for_its_schemas(store: Store, monkeypatch: Any) -> None:
+async def test_the_schemas_of_one_batch_have_a_time_limit(store: Store, monkeypatch: Any) -> None:
     monkeypatch.setattr(batch_lines, "SCHEMAS_S", 0.05)
     costly = [line(number, **asks_for({"pattern": f"^.{{1,1000}}{number}$"})) for number in range(200)]
     same = [line(number, **asks_for({"pattern": "^.{1,1000}$"})) for number in range(200)]

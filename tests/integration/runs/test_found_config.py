@@ -89,7 +89,7 @@ def test_an_address_that_the_user_set_is_not_the_files(tmp_path: Path, monkeypat
     assert sentences("[providers.azure]\ntimeout_s = 9", tmp_path, monkeypatch, **AZURE) == []
 
 
-def test_it_is_said_before_a_program_is_run_and_not_by_what_calls_nobody(tmp_path: Path) -> None:
+def test_the_warning_comes_before_a_program_is_run_and_not_from_commands_that_make_no_call(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
     (tmp_path / "understudy.toml").write_text(
         '[providers.x]\nbase_url = "http://127.0.0.1:9/v1"\napi_keys = ["cmd.touch was-run"]\n'

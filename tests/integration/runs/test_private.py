@@ -98,7 +98,7 @@ async def test_an_open_folder_of_an_older_version_is_closed_and_its_owner_is_tol
     assert str(data) in warning and "was readable by other users" in warning
 
 
-async def test_a_folder_that_is_closed_already_is_no_news(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_folder_that_is_already_closed_causes_no_warning(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         await a_ledger(place / "data")
     (place / "empty").mkdir()

@@ -180,7 +180,7 @@ async def test_a_changed_line_needs_to_be_asked_for_and_is_the_only_one_that_is_
     assert await pipeline.answers(run) == ["a", "b", "c", "d"]
 
 
-async def test_what_would_be_asked_is_told_and_nothing_of_it_is_kept(pipeline: Pipeline) -> None:
+async def test_what_would_be_asked_is_reported_and_not_kept(pipeline: Pipeline) -> None:
     request = RunRequest(pipeline.source, pipeline.source.with_name("out.jsonl"), pipeline.shape)
     pipeline.write("abcd")
     assert await preview_of(pipeline.store, SETTINGS, request) is None

@@ -172,7 +172,7 @@ async def test_an_empty_input_is_refused(sqlite: Store, source: Path) -> None:
     assert await sqlite.batches.latest() is None
 
 
-async def test_an_acceptance_that_was_broken_off_begins_anew(sqlite: Store, source: Path) -> None:
+async def test_an_interrupted_acceptance_starts_over(sqlite: Store, source: Path) -> None:
     """As after a kill: some lines and their batch are there, but it was never opened."""
     run = await start(sqlite, source, fresh=True)
     run_id = run.id

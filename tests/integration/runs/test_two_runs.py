@@ -26,7 +26,7 @@ def request_of_run(tmp_path: Path) -> RunRequest:
     return RunRequest(tmp_path / "in.jsonl", tmp_path / "out.jsonl", Shape())
 
 
-async def test_who_comes_after_a_killed_run_waits_until_nobody_can_be_at_work(
+async def test_a_run_after_a_killed_one_waits_until_the_killed_one_must_have_ended(
     store: Store, request_of_run: RunRequest
 ) -> None:
     said: list[str] = []
@@ -37,7 +37,7 @@ async def test_who_comes_after_a_killed_run_waits_until_nobody_can_be_at_work(
         assert "out.jsonl a moment ago" in said[0]
 
 
-async def test_who_comes_beside_a_run_that_lives_is_refused(
+async def test_a_second_run_is_rejected_while_the_first_one_lives(
     store: Store, request_of_run: RunRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("understudy.producer.runs.lease.RENEW_S", 0.1)

@@ -146,7 +146,7 @@ async def test_a_tenant_may_want_its_content_forgotten_where_others_keep_it(stor
     assert [view["request"] for view in views if view is not None] == [None, BODY]
 
 
-async def test_nobody_says_what_is_not_his_or_has_not_ended(store: Store) -> None:
+async def test_only_the_owner_acknowledges_and_only_what_has_ended(store: Store) -> None:
     batch_id, _ = await ended_batch(store)
     (waiting,) = await singles(store, 1)
     assert not await store.retention.acknowledge("batch", "other", batch_id)

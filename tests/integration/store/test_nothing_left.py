@@ -218,7 +218,7 @@ async def test_what_others_have_still_to_ask_keeps_its_chain(store: Store) -> No
     assert await store.get_chain(started.chain_id) == overridden(MARK)
 
 
-async def test_named_requests_in_vain_of_those_who_keep_their_content_stay(store: Store) -> None:
+async def test_rejected_named_requests_stay_where_content_is_kept(store: Store) -> None:
     await store.tenants.set_limits(TenantLimits("keeper", store_content="always"), actor="a test")
     said = json.dumps({"data": [{"error": {"message": MARK, "param": None}}]})
     await store.intake.accept_jobs("keeper", [], NamedRequest("a", "hash"), said)

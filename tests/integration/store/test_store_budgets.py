@@ -64,7 +64,7 @@ async def test_a_claimed_job_says_whether_a_budget_covers_it(store: Store) -> No
     assert (job.batch_budget, job.tenant_budget) == (False, False)
 
 
-async def test_a_batch_is_held_when_nothing_of_it_runs_and_its_budget_is_what_it_was(store: Store) -> None:
+async def test_a_batch_is_paused_when_none_of_its_jobs_runs_and_its_budget_is_unchanged(store: Store) -> None:
     batch_id, ids = await open_batch(store, 2, budget_usd=1.0)
     worker = await new_worker(store)
     [job] = await store.claims.start(worker, ids[:1])

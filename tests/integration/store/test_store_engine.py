@@ -299,7 +299,7 @@ RAISES = "DO $$ BEGIN RAISE EXCEPTION 'CANARY' USING ERRCODE = '%s'; END $$"
         ("23505 23502", StoreConflict),
     ],
 )
-async def test_what_postgresql_says_is_an_outage_unless_it_speaks_of_what_was_written(
+async def test_an_error_of_postgresql_is_an_outage_unless_it_concerns_the_written_content(
     postgresql_url: str, tmp_path: Path, codes: str, kind: type[StoreError]
 ) -> None:
     async with open_store(postgresql_url, tmp_path, migrate=True) as store:
@@ -326,7 +326,7 @@ async def test_a_statement_that_the_database_does_not_know_is_a_defect(store: St
 
 
 @pytest.mark.servers
-async def test_a_process_stopped_within_a_transaction_does_not_hold_its_locks_for_ever(
+async def test_a_process_stopped_within_a_transaction_does_not_hold_its_locks_forever(
     postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "POSTGRESQL_IDLE_S", 1)

@@ -115,7 +115,7 @@ async def test_those_put_back_and_due_come_first_then_the_others_by_age(store: S
     assert [head.id for head in await store.planning.heads(lane_of(batch_id), 3)] == [ids[1], ids[0], ids[3]]
 
 
-async def test_jobs_past_their_deadline_are_no_heads(store: Store) -> None:
+async def test_jobs_past_their_deadline_are_not_heads(store: Store) -> None:
     now = await store.now()
     await singles(store, 1, expires_at=now - 1)
     (lane,) = await store.planning.lanes()

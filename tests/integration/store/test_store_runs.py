@@ -59,7 +59,7 @@ async def test_who_is_at_work_on_a_run_stays_so_when_its_lines_are_put_or_forgot
     assert await store.runs.version("aa") == 0 and not await store.runs.take("aa", 60.0)
 
 
-async def test_a_run_that_stops_stays_stopped_until_somebody_resumes_it(store: Store) -> None:
+async def test_a_run_that_stops_stays_stopped_until_it_is_resumed(store: Store) -> None:
     batch_id, ids = await open_batch(store, 2, runs_until=0.0)
     await store.runs.keep([batch_id], 60.0)
     await store.runs.stop([batch_id])

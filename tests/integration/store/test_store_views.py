@@ -166,7 +166,7 @@ async def test_the_rate_is_that_of_the_time_since_the_first_call(store: Store) -
     assert view is not None and 5.0 < view.recent_per_s <= 10.0
 
 
-async def test_costs_that_are_not_known_are_counted_beside_the_sum(store: Store) -> None:
+async def test_unknown_costs_are_counted_next_to_the_sum(store: Store) -> None:
     batch_id, ids = await open_batch(store, 3)
     worker = await new_worker(store)
     known, *others = [succeeded(job) for job in await store.claims.start(worker, ids)]

@@ -123,7 +123,7 @@ async def test_a_key_that_may_only_read_has_no_buttons_and_changes_nothing(api: 
         assert (await http.get("/providers")).status_code == 403
 
 
-async def test_while_redis_is_away_nobody_is_let_in_and_a_sentence_says_so(api: Served, store: Store) -> None:
+async def test_while_redis_is_away_no_one_is_let_in_and_the_page_says_so(api: Served, store: Store) -> None:
     async with signed_in(api, await key_for(store, Scope.READ)) as http:
         api.context.redis = FakeAsyncRedis(connected=False)  # type: ignore[no-untyped-call]
         answer = await http.get("/")

@@ -31,7 +31,7 @@ async def test_a_tenant_has_its_share_and_its_next_reader_waits_until_something_
     assert await soon(waits) and shared.taken == 70
 
 
-async def test_who_waited_in_vain_is_told_so_and_is_forgotten() -> None:
+async def test_a_request_that_waited_without_success_is_told_so_and_forgotten() -> None:
     shared = room()
     await shared.take("acme", 40, 0)
     for _ in range(3):
@@ -73,7 +73,7 @@ async def test_a_page_that_was_longer_than_said_keeps_others_waiting() -> None:
     assert await soon(waits)
 
 
-async def test_those_who_go_away_while_they_wait_keep_nothing_and_hold_nobody_up() -> None:
+async def test_requests_that_leave_while_they_wait_keep_nothing_and_delay_no_other() -> None:
     shared, rng = room(), Random(7)
     held: Counter[str] = Counter()
     served = 0

@@ -34,7 +34,7 @@ def test_a_public_address_is_allowed_on_the_usual_ports_only(address: str) -> No
     assert not any(is_allowed(ip_address(address), port, DEFAULT) for port in (22, 25, 5432, 6379))
 
 
-def test_an_operators_network_is_allowed_on_any_port_and_nothing_beside_it() -> None:
+def test_an_operators_network_is_allowed_on_any_port_and_no_other_network() -> None:
     assert is_allowed(ip_address("10.1.2.3"), 9_999, INSIDE)
     assert is_allowed(ip_address("fd00:1::5"), 9_999, INSIDE)
     for outside in ("10.2.0.1", "::ffff:10.1.2.3", "fd00:2::1", "127.0.0.1", "fd00:1::5%eth0"):

@@ -15,7 +15,7 @@ def ids(listed: Listed) -> str:
 
 
 @pytest.mark.parametrize("listed", COMMANDS, ids=ids)
-def test_the_list_says_of_a_command_what_its_help_begins_with(listed: Listed) -> None:
+def test_the_list_describes_a_command_as_its_help_begins(listed: Listed) -> None:
     help_ = LazyCommand(listed).loaded().help
     assert listed.help == " ".join(help_.partition("\n\n")[0].split())
 

@@ -46,7 +46,7 @@ def test_what_a_provider_repeats_is_classified_in_a_moment(pump: str, form: str)
 
 
 @pytest.mark.parametrize("pump", PUMPS)
-def test_an_answer_that_is_no_json_is_refused_in_a_moment(pump: str) -> None:
+def test_an_answer_that_is_not_json_is_refused_in_a_moment(pump: str) -> None:
     text = "```\n" + PUMPS[pump] * (LENGTH // len(PUMPS[pump]))
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     content = orjson.dumps({"id": "x", "model": "m", "choices": [choice], "usage": {}})

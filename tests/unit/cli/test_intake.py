@@ -93,7 +93,7 @@ def test_a_parameter_of_the_command_is_checked_like_one_of_a_line(tmp_path: Path
     assert bad.reason == "'top_p' must be a number"
 
 
-def test_fields_beside_a_prompt_that_are_no_parameter_are_told_before_they_are_sent(tmp_path: Path) -> None:
+def test_fields_next_to_a_prompt_that_are_not_parameters_are_reported_before_they_are_sent(tmp_path: Path) -> None:
     path, notes = tmp_path / "in.jsonl", list[str]()
     path.write_text(
         '{"id":1,"prompt":"a","system":"b","max_tokens":5,"chain":"cheap","sku":"A1","top_k":3}\n'
@@ -112,7 +112,7 @@ def test_the_system_option_stands_before_every_request(tmp_path: Path) -> None:
     assert messages(job) == [("system", "be kind"), ("user", "hi")]
 
 
-def test_byte_order_mark_windows_line_ends_and_empty_lines_are_no_obstacle(tmp_path: Path) -> None:
+def test_byte_order_mark_windows_line_ends_and_empty_lines_are_accepted(tmp_path: Path) -> None:
     jobs = read(tmp_path, b'\xef\xbb\xbf{"prompt":"a"}\r\n\r\n{"prompt":"b"}\r\n')
     assert [(job.line, messages(job)) for job in jobs] == [(1, [("user", "a")]), (3, [("user", "b")])]
 
@@ -318,7 +318,7 @@ def test_what_a_model_is_asked_has_a_name_that_says_nothing_of_who_is_asked(tmp_
     assert name('{"prompt":"a","temperature":0}', Shape(system="x", route=RouteOptions(model="lead/large"))) != asked
 
 
-def test_options_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_options_that_are_not_text_are_rejected(tmp_path: Path) -> None:
     [bad] = read(tmp_path, '{"prompt":"a","model":"lead/large"}', Shape(system="\udce9"))
     assert isinstance(bad, BadLine)
     assert "cannot be written as JSON" in bad.reason

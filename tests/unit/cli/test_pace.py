@@ -30,7 +30,7 @@ def test_an_even_pace_is_the_same_at_every_second_of_a_minute(part_s: float) -> 
     assert jobs_per_s(ended, TURN + part_s, TURN - 500.0) == pytest.approx(10.0, rel=0.01)
 
 
-def test_one_call_in_a_minute_is_no_rush() -> None:
+def test_one_call_in_a_minute_is_a_low_rate() -> None:
     assert jobs_per_s({MINUTE: 1}, TURN + 30.0, TURN - 300.0) == pytest.approx(1 / 60)
 
 

@@ -60,7 +60,7 @@ def test_each_tenth_has_a_line_and_so_has_a_minute_without_one() -> None:
     assert log.after(59.9, view(50)) == []
 
 
-def test_nothing_is_said_of_the_time_left_when_nothing_moves() -> None:
+def test_no_time_left_is_shown_when_nothing_moves() -> None:
     (line,) = Log().after(0, view(40, recent_per_s=0.0))
     assert "ETA" not in line and "0.0/s" in line
 

@@ -150,7 +150,7 @@ def test_what_a_day_has_used_is_told_where_a_day_has_a_limit(
     assert row["requests_per_day"] == {"limit": 1_000, "used": None, "until": None}
 
 
-def test_where_no_day_has_a_limit_nothing_is_said_of_it(
+def test_a_day_without_a_limit_is_not_mentioned(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "today" not in said(documents(state=live()), monkeypatch, capsys)

@@ -108,7 +108,7 @@ async def test_a_reason_from_before_an_answer_came_is_not_repeated_as_that_of_no
     assert said == ["waiting for answers: 1 call in flight"]
 
 
-async def test_who_watches_is_not_told_of_calls_that_have_only_begun(watcher: Watcher) -> None:
+async def test_a_watcher_does_not_see_calls_that_have_only_begun(watcher: Watcher) -> None:
     watching = Watcher(after_s=0.0)
     for seconds in (0, 9):
         assert await watching.after(seconds, counts={JobState.RUNNING: 3}) == []

@@ -84,7 +84,7 @@ def test_a_formula_becomes_text(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["", "a=b", "1-2", "-5", "+3.14", "-1,234.5", "-1e-7", "-12%", "'=1", "x\t="])
-def test_what_is_no_formula_stays(cell: str) -> None:
+def test_cells_that_are_not_formulas_stay(cell: str) -> None:
     assert without_formula(cell) == cell
 
 

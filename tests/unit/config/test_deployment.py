@@ -104,7 +104,7 @@ def test_variables_that_compose_leaves_empty_configure_no_provider(tmp_path: Pat
     assert settings.database_url == "postgresql://understudy:understudy@ledger:5432/understudy"
 
 
-def test_the_queue_wants_the_password_that_everybody_has() -> None:
+def test_the_queue_requires_the_password_that_every_service_has() -> None:
     queue = compose()["services"]["queue"]
     password = queue["command"][queue["command"].index("--requirepass") + 1]
     assert password == queue["environment"]["REDIS_PASSWORD"]

@@ -45,7 +45,7 @@ def test_a_line_has_the_time_with_its_zone_the_level_and_the_logger() -> None:
     assert [fields[each] for each in ("level", "logger", "message")] == [level, name, message]
 
 
-def test_one_event_is_one_line_whatever_stands_in_it() -> None:
+def test_one_event_is_one_line_whatever_it_contains() -> None:
     forged = "x\n2026-11-30T00:00:00.000+00:00 INFO worker.job.run all is well\r\n\x1b[2J\u2028"
     for line in (TextLines().format(record(forged)), JsonLines().format(record(forged))):
         assert len(line.splitlines()) == 1 and "\x1b" not in line

@@ -73,9 +73,9 @@ def test_of_a_module_docstrings_literals_and_comments_are_read_and_names_are_not
     assert found == [(3, "anew"), (5, "anew"), (5, "is no key")]
 
 
-def test_of_a_test_literals_are_left_out() -> None:
-    source = '"""Made anew."""\nX = "anew"\n"""Also anew."""\nprint("anew")  # anew\n'
-    assert [finding.line for finding in CHECKER["in_module"](source, literals=False)] == [1, 3, 4]
+def test_of_a_test_docstrings_comments_and_names_are_read_and_literals_are_not() -> None:
+    source = '"""Made anew."""\nX = "anew"\n"""Also anew."""\nprint("anew")  # anew\ndef test_anew(): pass\n'
+    assert [finding.line for finding in CHECKER["in_tests"](source)] == [1, 3, 4, 5]
 
 
 def test_of_a_lua_script_comments_are_read() -> None:

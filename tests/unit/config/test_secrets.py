@@ -15,7 +15,7 @@ def key(value: str) -> ApiKey:
     return ApiKey(name="main", value=value)
 
 
-async def test_a_variable_is_looked_up_anew_each_time() -> None:
+async def test_a_variable_is_looked_up_again_each_time() -> None:
     environ = {"KEY": "one\n"}
     secrets = Secrets(environ)
     assert await secrets.resolve("openai", key("env.KEY")) == "one"

@@ -48,7 +48,7 @@ def test_a_key_in_the_environment_is_a_provider(name: str, variable: str) -> Non
     assert resolve_provider(settings, name).base_url.startswith("https://")
 
 
-def test_an_empty_variable_is_no_key() -> None:
+def test_an_empty_variable_is_not_a_key() -> None:
     assert load_settings(None, {"OPENAI_API_KEY": ""}).providers == {}
 
 

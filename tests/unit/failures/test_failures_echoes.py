@@ -138,7 +138,7 @@ def test_a_callers_words_say_nothing_about_the_account(form: str) -> None:
         {"status": "INVALID_ARGUMENT"},
     ],
 )
-def test_who_calls_a_request_wrong_does_not_speak_of_the_account(form: str, more: dict[str, str]) -> None:
+def test_a_provider_that_calls_a_request_wrong_says_nothing_about_the_account(form: str, more: dict[str, str]) -> None:
     for words, status in product(WORDS, (400, 404, 422)):
         body = error(form.format(words), **more)
         body["error"]["param"] = "x" if more.get("code") else None
@@ -176,7 +176,7 @@ def test_what_a_provider_says_in_its_own_words_is_believed(
     assert failure.cls is cls
 
 
-def test_a_code_that_the_caller_wrote_into_a_sentence_is_no_code_of_the_provider() -> None:
+def test_a_code_that_the_caller_wrote_into_a_sentence_is_not_the_providers() -> None:
     written = json.dumps({"code": "invalid_api_key"})
     body = json.dumps({"error": {"message": written, "code": "unknown_user"}})
     assert classify("gw", "openai", 400, {}, body, NOW, sent(asking(user=written))).cls is F.BAD_REQUEST

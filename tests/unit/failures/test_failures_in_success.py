@@ -105,7 +105,7 @@ def test_a_header_may_say_for_how_long() -> None:
     ],
     ids=repr,
 )
-def test_what_tells_of_no_load_stays_a_bad_answer(body: Any) -> None:
+def test_an_error_that_reports_no_load_stays_a_bad_response(body: Any) -> None:
     assert told(body) is None
 
 
@@ -161,7 +161,7 @@ SLIPS = [
 
 
 @pytest.mark.parametrize(("status", "body"), SLIPS)
-def test_what_the_model_wrote_wrong_is_no_fault_of_the_caller(status: int, body: Any) -> None:
+def test_what_the_model_wrote_wrong_is_not_the_callers_fault(status: int, body: Any) -> None:
     failure = classify("gw", "openai", status, {}, json.dumps(body), NOW)
     assert failure.cls is F.BAD_RESPONSE
     assert failure.possibly_billed

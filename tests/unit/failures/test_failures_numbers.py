@@ -19,7 +19,7 @@ F = FailureClass
         "Too many tokens: requested 9000 tokens, over the maximum of 8000 per minute",
     ],
 )
-def test_who_asks_for_more_than_the_limit_itself_waits_in_vain(sentence: str) -> None:
+def test_a_request_for_more_than_the_limit_itself_is_not_waited_for(sentence: str) -> None:
     failure = classify("openai", "openai", 429, {"retry-after": "20"}, json.dumps(error(sentence, "tokens")), NOW)
     assert (failure.cls, failure.scope, failure.hint_s) == (F.TOO_LARGE, Scope.REQUEST, None)
 

@@ -60,7 +60,7 @@ def test_a_moment_is_read_on_the_clock_of_the_provider() -> None:
     assert failure.hint_s == pytest.approx(10.0)
 
 
-def test_a_reset_in_the_past_is_no_hint() -> None:
+def test_a_reset_in_the_past_is_not_a_hint() -> None:
     headers = {"anthropic-ratelimit-requests-reset": "2024-03-26T20:00:00Z"}
     headers["anthropic-ratelimit-requests-remaining"] = "0"
     assert classify("anthropic", "anthropic", 429, headers, b"{}", NOW).hint_s is None

@@ -87,7 +87,7 @@ def test_backoff_grows_and_stays_out_of_step_with_others() -> None:
 
 
 @pytest.mark.parametrize("cls", [FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTER])
-def test_what_is_wrong_for_everybody_fails_the_job_at_once(cls: FailureClass) -> None:
+def test_a_request_that_is_wrong_for_every_step_fails_the_job_at_once(cls: FailureClass) -> None:
     verdict, progress = decide(situation(), Progress(), failure(cls))
     assert verdict == Fail()
     assert first_error(progress) is not None
@@ -113,7 +113,7 @@ def lead_passed_over(of: Chain = THREE) -> Progress:
         FailureClass.REGION,
     ],
 )
-def test_what_a_later_step_says_of_a_request_never_ends_a_job_that_its_lead_may_serve(cls: FailureClass) -> None:
+def test_a_later_step_that_rejects_a_request_never_ends_a_job_that_its_primary_may_serve(cls: FailureClass) -> None:
     two = chain("a/gpt-4o", "b/gpt-4o-mini", patience_s=0)
     verdict, progress = decide(situation(two), lead_passed_over(two), failure(cls))
     assert isinstance(verdict, PutBack)
@@ -165,7 +165,7 @@ def test_what_rules_a_step_out_replaces_the_passing_error_that_it_had_before() -
     assert (first_error(progress) or (0, {}))[1]["class"] is FailureClass.MODEL_MISSING
 
 
-def test_a_bad_answer_is_no_verdict_before_the_step_was_asked_again() -> None:
+def test_a_bad_response_rules_out_nothing_until_the_step_was_asked_again() -> None:
     spent = replace(lead_passed_over(), retries_left=0)
     verdict, progress = decide(situation(THREE), spent, failure(FailureClass.BAD_RESPONSE))
     assert (verdict, progress.step, set(progress.ruled_out)) == (MoveOn(), 2, set())
@@ -259,7 +259,7 @@ def test_a_lead_that_always_says_wait_a_moment_is_passed_over_too() -> None:
 
 
 @pytest.mark.parametrize(("refusing_s", "moves"), [(9.0, False), (10.0, True)])
-def test_a_lead_that_refused_everybody_for_longer_than_patience_is_passed_over_by_a_new_job(
+def test_a_primary_that_refused_every_job_for_longer_than_patience_is_passed_over_by_a_new_job(
     refusing_s: float, moves: bool
 ) -> None:
     refused = replace(refusal(Hold.BREAKER, 2), since=NOW - refusing_s)
@@ -374,13 +374,13 @@ def test_a_job_says_the_reason_of_the_step_that_it_will_ask_first() -> None:
     assert verdict == PutBack(NOW + 40, put_back_at("cooling down after a refusal", "beta", "m", "beta:main"))
 
 
-def test_somebody_who_holds_a_connection_gets_one_round() -> None:
+def test_a_caller_who_holds_a_connection_gets_one_round() -> None:
     at, progress = situation(chain("a/m"), Priority.INTERACTIVE), Progress()
     verdict, _ = decide(at, progress, refusal(Hold.COOLDOWN, 40))
     assert verdict == Fail()
 
 
-def test_steps_that_only_a_person_can_mend_keep_the_job_queued_with_the_reason() -> None:
+def test_steps_that_only_a_person_can_fix_keep_the_job_queued_with_the_reason() -> None:
     at = situation(chain("a/m", "b/m"))
     verdict, progress = decide(at, Progress(), Absence(FailureClass.CREDENTIAL, "openai/main: invalid key"))
     assert verdict == MoveOn()
@@ -469,7 +469,7 @@ def test_a_job_waits_for_the_configuration_when_every_step_breaks_a_rule() -> No
     assert (progress.step, progress.round) == (0, 1)
 
 
-def test_nobody_waits_for_a_rule_where_another_step_was_allowed_and_does_not_fit() -> None:
+def test_a_job_does_not_wait_for_a_rule_if_another_step_was_allowed_and_does_not_fit() -> None:
     at = situation()
     _, progress = decide(at, Progress(), RULE)
     verdict, progress = decide(at, progress, MISFIT)
@@ -482,7 +482,7 @@ def test_an_interactive_job_does_not_wait_for_the_configuration() -> None:
     assert decide(at, Progress(), RULE)[0] == Fail()
 
 
-def test_the_steps_of_a_round_are_asked_in_its_order_and_the_next_round_is_ordered_anew() -> None:
+def test_the_steps_of_a_round_are_asked_in_its_order_and_the_next_round_has_a_new_order() -> None:
     at, progress = situation(THREE), begin_round(Progress(), (2, 0, 1))
     asked = [progress.step]
     verdict: object = MoveOn()
@@ -594,7 +594,7 @@ def test_a_provider_that_does_not_work_is_worded_alike_for_who_called_it_and_who
     assert isinstance(verdict, PutBack) and verdict.waiting == held_back
 
 
-def test_a_failure_that_holds_nobody_back_is_called_by_its_name() -> None:
+def test_a_failure_that_holds_no_job_back_is_called_by_its_name() -> None:
     at = replace(situation(chain("alpha/m")), account="alpha:main")
     verdict, _ = decide(at, Progress(), failure(FailureClass.UNKNOWN))
     assert isinstance(verdict, TryAgain) and verdict.waiting == put_back_at("unknown", "alpha", "m", "alpha:main")

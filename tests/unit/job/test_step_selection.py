@@ -70,7 +70,7 @@ def test_the_fastest_step_comes_first(choice: StepSelection) -> None:
     assert order(choice, chain("alpha/m", "beta/m", "gamma/m", order="fastest")) == (1, 2, 0)
 
 
-def test_a_step_that_nobody_measured_is_asked_by_one_job_first_and_by_the_others_last(
+def test_an_unmeasured_step_is_asked_by_one_job_first_and_by_the_others_last(
     choice: StepSelection, clock: Clock
 ) -> None:
     by_speed = chain("alpha/m", "beta/m", order="fastest")

@@ -12,7 +12,7 @@ def test_each_crash_leaves_less_company() -> None:
     assert [company(crashes, 1) for crashes in range(5)] == [1] * 5
 
 
-def test_jobs_without_a_crash_are_all_admitted_whoever_is_aboard() -> None:
+def test_jobs_without_a_crash_are_all_admitted_whatever_is_aboard() -> None:
     assert admit([0] * 300, [1] * 50, SLOTS) == [True] * 300
 
 

@@ -78,7 +78,7 @@ def test_a_tenant_is_believed_again_once_it_was_answered() -> None:
     assert failed(failing, "rival", BREAK_AFTER)[-1]
 
 
-def test_a_tenant_is_believed_when_nobody_else_was_answered_lately() -> None:
+def test_a_tenant_is_believed_when_no_other_was_answered_recently() -> None:
     assert failed(contested(), "rival", BREAK_AFTER, now=WITNESS_S)[-1]
 
 

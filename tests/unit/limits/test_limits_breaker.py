@@ -59,7 +59,7 @@ async def test_after_failures_in_a_row_only_probes_start_in_the_whole_fleet(flee
         assert refused.until == moment(3.0)
 
 
-async def test_after_a_single_overload_nobody_waits_for_a_probe(fleet: Fleet) -> None:
+async def test_after_a_single_overload_no_call_waits_for_a_probe(fleet: Fleet) -> None:
     await fleet.fails(probed=False)
     fleet.at_s(2.0)
     assert all([isinstance(await fleet.ask(), Grant) for _ in range(3)])

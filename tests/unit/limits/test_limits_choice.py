@@ -31,7 +31,7 @@ async def test_a_cooled_one_never_hides_a_usable_one(fleet: Fleet) -> None:
     assert (await fleet.grant(cooled, paced)).candidate == paced
 
 
-async def test_when_none_can_start_the_refusal_speaks_of_the_earliest(fleet: Fleet) -> None:
+async def test_when_none_can_start_the_refusal_names_the_earliest(fleet: Fleet) -> None:
     await fleet.one.cool(candidate("one").deployment, Scope.MODEL, 30.0, "429")
     await fleet.one.cool(candidate("two").deployment, Scope.MODEL, 7.0, "429")
     refused = await fleet.refusal(candidate("one"), candidate("two"))

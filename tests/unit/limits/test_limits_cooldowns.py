@@ -72,7 +72,7 @@ async def test_after_several_without_a_hint_one_probe_a_second_until_an_answer(f
         assert (await fleet.grant(candidate())).streak == 0
 
 
-async def test_after_a_hinted_cooldown_nobody_probes(fleet: Fleet) -> None:
+async def test_after_a_hinted_cooldown_there_is_no_probe(fleet: Fleet) -> None:
     await fleet.has_proven_itself()
     for _ in range(3):
         await fleet.one.cool(candidate().deployment, Scope.MODEL, 1.0, "429")

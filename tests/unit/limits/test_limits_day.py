@@ -72,7 +72,7 @@ async def test_a_crowd_of_workers_starts_as_many_calls_as_a_day_allows(fleet: Da
     assert (waiting.reason, waiting.account) == ("the daily limit is used up at alpha/large", "alpha:main")
 
 
-async def test_at_midnight_the_day_begins_anew(fleet: DayFleet) -> None:
+async def test_at_midnight_the_day_starts_over(fleet: DayFleet) -> None:
     limited = of_day(2)
     assert len(await fleet.grants(limited)) == 2
     fleet.at(MIDNIGHT - 0.001)

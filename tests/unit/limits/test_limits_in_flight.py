@@ -61,7 +61,7 @@ async def test_a_beat_renews_the_lease() -> None:
     await fleet.redis.aclose()
 
 
-async def test_a_beat_mends_a_count_whose_release_was_lost(fleet: Fleet) -> None:
+async def test_a_heartbeat_corrects_a_count_whose_release_was_lost(fleet: Fleet) -> None:
     limited = candidate(most=1)
     await fleet.grant(limited)
     await fleet.leases[0].beat()

@@ -152,7 +152,7 @@ async def test_a_hint_that_is_believed_teaches_no_rate(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(("hint_s", "at_first"), [(None, 2), (2.0, 30)])
 @pytest.mark.slow
-async def test_where_nobody_says_how_long_few_try_again_at_first(
+async def test_after_a_refusal_without_a_hint_few_calls_try_again_at_first(
     fleet: Fleet, hint_s: float | None, at_first: int
 ) -> None:
     await fleet.has_proven_itself()
@@ -248,7 +248,7 @@ async def test_where_only_tokens_have_a_limit_no_rate_of_requests_is_learned(fle
     assert waits[3] - waits[2] == pytest.approx(0.4, abs=0.001)
 
 
-async def test_a_rest_that_nobody_announced_brakes_tokens_and_no_requests(fleet: Fleet) -> None:
+async def test_a_rest_without_a_hint_slows_tokens_and_not_requests(fleet: Fleet) -> None:
     """By a fiftieth for the first refusal, and by one for the rest."""
     limited = candidate(tpm=60_000)
     await answer_each(fleet, limited, 100.0, 100)

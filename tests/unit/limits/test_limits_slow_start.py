@@ -82,7 +82,7 @@ async def test_refusals_of_less_than_three_tenths_leave_it_as_it_is(fleet: Fleet
     assert reply.hold is Hold.STARTING
 
 
-async def test_a_rest_that_nobody_announced_begins_it_again(fleet: Fleet) -> None:
+async def test_a_rest_without_a_hint_starts_it_over(fleet: Fleet) -> None:
     await fleet.has_proven_itself()
     for refused in [await fleet.grant(candidate()) for _ in range(30)]:
         await fleet.refuse(refused)

@@ -45,7 +45,7 @@ def test_a_script_says_at_its_top_what_it_is_given_and_what_it_returns(name: str
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_part_stands_in_a_script_once(name: str) -> None:
+def test_each_part_is_in_a_script_once(name: str) -> None:
     lines = list(script_lines(name))
     assert len(set(lines)) == len(lines)
 

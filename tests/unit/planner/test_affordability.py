@@ -70,7 +70,7 @@ def test_a_provider_that_spent_its_day_is_passed_over_for_the_next_step() -> Non
     assert staged(lanes, money, outlook) == {"b": 5}
 
 
-def test_a_dear_job_at_the_head_does_not_keep_others_from_what_a_provider_has_left() -> None:
+def test_an_expensive_job_at_the_head_does_not_keep_others_from_what_a_provider_has_left() -> None:
     lanes, outlook = [lane("b", [60, 1, 1, 1])], {"alpha/m": StepOutlook()}
     money = affordability({ALPHA_TODAY: Balance(1.0, 0.5)})
     assert staged(lanes, money, outlook) == {"b": 3}
@@ -96,7 +96,7 @@ def test_a_batch_whose_jobs_cost_more_than_is_left_is_out_of_money() -> None:
     assert list(money.spent_batches(lanes, {})) == [(of_batch("b"), pytest.approx(0.02))]
 
 
-def test_a_lane_that_spills_goes_on_at_its_lead_when_the_next_step_is_too_dear() -> None:
+def test_a_lane_that_spills_stays_at_its_primary_when_the_next_step_is_too_expensive() -> None:
     view = lane("b", [1] * 5, "alpha", "beta")
     view = replace(view, chain=view.chain.model_copy(update={"spill": True}))
     money = affordability({of_batch("b"): Balance(0.10, 0.065)})
@@ -128,7 +128,7 @@ def test_what_a_job_would_cost_is_asked_at_the_step_that_it_would_use() -> None:
         ("b", Priority.INTERACTIVE, Balance(1.0, 1.0), 0),
     ],
 )
-def test_a_single_job_that_somebody_waits_for_is_staged_without_money_so_that_its_worker_ends_it(
+def test_a_single_job_with_a_waiting_caller_is_staged_without_money_so_that_its_worker_ends_it(
     batch: str, priority: Priority, balance: Balance, count: int
 ) -> None:
     view = lane(batch, [1, 1])
@@ -163,7 +163,7 @@ def test_why_a_lane_waits_for_money_is_said() -> None:
     rooms=st.tuples(*[st.integers(0, 200)] * 4),
     starts=st.integers(0, 30),
 )
-def test_staged_estimates_never_exceed_a_balance_and_nobody_is_left_out_who_can_be_paid(
+def test_staged_estimates_never_exceed_a_balance_and_no_job_that_can_be_paid_is_left_out(
     lanes: list[tuple[str, list[int], bool]], rooms: tuple[int, ...], starts: int
 ) -> None:
     month = BudgetKey("provider", "alpha", "2026-11")

@@ -116,7 +116,7 @@ def test_a_chain_that_spills_uses_its_next_step_when_the_lead_is_full() -> None:
     room=st.integers(0, 40),
     budget=st.integers(0, 60),
 )
-def test_never_over_the_room_or_the_budget_and_nobody_starves(counts: list[int], room: int, budget: int) -> None:
+def test_never_over_the_room_or_the_budget_and_no_batch_starves(counts: list[int], room: int, budget: int) -> None:
     lanes = [lane(f"b{number}", count, ALPHA) for number, count in enumerate(counts)]
     made = plan(lanes, {"alpha/m": StepOutlook(starts=room)}, budget)
     assert len(made.chosen) == min(sum(counts), room, budget)
@@ -131,7 +131,7 @@ def test_never_over_the_room_or_the_budget_and_nobody_starves(counts: list[int],
     [(5.0, 0, ["beta/m"]), (None, 1, ["alpha/m", "beta/m"])],
     ids=["it rests", "its probe is due"],
 )
-def test_a_lead_that_refused_for_longer_than_patience_holds_nobody_up_however_short_its_rests(
+def test_a_primary_that_refused_for_longer_than_patience_delays_no_job_however_short_its_rests(
     cooled_for_s: float | None, starts: int, steps: list[str]
 ) -> None:
     outlook = {"alpha/m": StepOutlook(starts=starts, cooled_for_s=cooled_for_s, refusing_for_s=12.0)}

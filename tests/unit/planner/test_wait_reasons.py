@@ -44,7 +44,7 @@ def test_a_cooldown_within_patience_is_waited_for() -> None:
     assert (said.hold, said.model, said.until) == ("breaker", "m", 105.0)
 
 
-def test_a_credential_that_a_person_must_mend_has_no_time() -> None:
+def test_a_credential_that_a_person_must_fix_has_no_time() -> None:
     said = waits_for(Chain(steps=(ALPHA,)), Priority.BULK, {"alpha/m": StepOutlook(starts=0, blocked=True)})
     assert (said.hold, said.provider, said.until) == ("credential", "alpha", None)
 
@@ -142,7 +142,7 @@ def test_a_batch_whose_tenant_has_money_again_goes_on_when_its_jobs_are_staged()
     assert blocked.news(told, 105.0) == ({}, ["a"])
 
 
-def test_one_job_that_is_staged_does_not_make_a_batch_go_on_that_waits_for_money_anew() -> None:
+def test_one_staged_job_does_not_resume_a_batch_that_waits_for_money_again() -> None:
     blocked, told = Blocked(), {"a": SPENT.reason}
     for at in range(100, 130, 2):
         blocked.see({"a": SPENT}, at)

@@ -36,7 +36,7 @@ async def test_a_full_batch_leaves_at_once() -> None:
     assert [len(batch) for batch in recorder.batches] == [10, 10]
 
 
-async def test_an_error_reaches_every_waiter_of_its_batch_and_nobody_else() -> None:
+async def test_an_error_reaches_every_waiter_of_its_batch_and_no_other() -> None:
     async def refuse_sevens(items: Sequence[int]) -> list[int]:
         if 7 in items:
             raise ValueError("seven")
@@ -48,7 +48,7 @@ async def test_an_error_reaches_every_waiter_of_its_batch_and_nobody_else() -> N
     assert all(isinstance(result, ValueError) for result in results[2:])
 
 
-async def test_a_cancelled_waiter_disturbs_nobody_and_its_item_is_handled() -> None:
+async def test_a_cancelled_waiter_disturbs_no_other_and_its_item_is_handled() -> None:
     recorder = Recorder()
     coalescer = Coalescer(recorder.double, max_items=10, max_delay_s=0.05)
     first, second = asyncio.create_task(coalescer.add(1)), asyncio.create_task(coalescer.add(2))
@@ -69,7 +69,7 @@ async def test_closing_handles_what_waits() -> None:
     assert await waiter == 42
 
 
-async def test_no_more_than_so_many_are_under_way_and_what_waits_grows_into_whole_batches() -> None:
+async def test_the_number_under_way_is_bounded_and_what_waits_grows_into_whole_batches() -> None:
     under_way, most, sizes = 0, 0, list[int]()
 
     async def slow(items: Sequence[int]) -> list[int]:
@@ -95,7 +95,7 @@ async def test_no_more_than_so_many_are_under_way_and_what_waits_grows_into_whol
     assert sum(sizes) == 60
 
 
-async def test_what_is_abandoned_is_not_handled_and_nobody_waits_for_it() -> None:
+async def test_abandoned_items_are_not_handled_and_no_one_waits_for_them() -> None:
     begun: list[int] = []
 
     async def never(items: Sequence[int]) -> list[int]:

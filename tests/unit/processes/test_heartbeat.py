@@ -113,7 +113,7 @@ async def test_one_that_died_is_noticed_and_can_be_stopped() -> None:
     heartbeat.stop()
 
 
-async def test_a_main_loop_that_stands_still_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_main_loop_that_stops_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat_module, "STUCK_S", 1.0)
     monkeypatch.setattr(heartbeat_module, "WATCH_EVERY_S", 0.05)
     ledger, ended = Ledger(), threading.Event()

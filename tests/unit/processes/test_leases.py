@@ -18,7 +18,7 @@ async def pass_through(gate: RWLock, seen: list[str]) -> None:
         seen.append("passed")
 
 
-async def test_nobody_passes_while_one_is_alone_also_when_it_had_just_been_opened() -> None:
+async def test_no_other_enters_while_one_is_alone_even_if_it_had_just_been_opened() -> None:
     gate, seen = RWLock(), list[str]()
     async with gate.alone():
         others = [asyncio.create_task(pass_through(gate, seen)) for _ in range(3)]

@@ -38,7 +38,7 @@ async def test_who_asks_for_more_than_there_is_comes_when_it_is_alone() -> None:
     await small
 
 
-async def test_who_goes_away_while_it_waits_keeps_nobody_waiting() -> None:
+async def test_a_waiter_that_leaves_keeps_no_other_waiting() -> None:
     room = Headroom(100)
     await room.take(100)
     first, second = asyncio.create_task(room.take(100)), asyncio.create_task(room.take(100))

@@ -182,7 +182,7 @@ def test_tool_calls_without_text_have_null_content(protocol: str) -> None:
 
 
 @every_protocol
-def test_a_finish_of_stop_beside_tool_calls_is_tool_calls(protocol: str) -> None:
+def test_a_finish_of_stop_with_tool_calls_is_tool_calls(protocol: str) -> None:
     said = Said(calls=(("c1", "weather", {}),), ending="stop")
     assert heard(protocol, said).completion["choices"][0]["finish_reason"] == "tool_calls"
 
@@ -276,7 +276,7 @@ NO_ANSWERS = {
 
 
 @every_protocol
-def test_an_error_beside_an_answer_is_a_failure(protocol: str) -> None:
+def test_an_error_next_to_an_answer_is_a_failure(protocol: str) -> None:
     error = {"message": "The upstream went away", "code": 502}
     with pytest.raises(BadAnswer):
         read(protocol, {**SPEAKERS[protocol](Said(text="Hello")), "error": error})
@@ -284,7 +284,7 @@ def test_an_error_beside_an_answer_is_a_failure(protocol: str) -> None:
 
 @every_protocol
 @pytest.mark.parametrize("content", NO_ANSWERS.values(), ids=NO_ANSWERS.keys())
-def test_a_success_that_is_no_answer_is_a_failure(protocol: str, content: bytes) -> None:
+def test_a_success_without_an_answer_is_a_failure(protocol: str, content: bytes) -> None:
     with pytest.raises(BadAnswer) as caught:
         read(protocol, content)
     assert caught.value.cls is FailureClass.BAD_RESPONSE

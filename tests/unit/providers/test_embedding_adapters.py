@@ -176,27 +176,27 @@ NAN = base64.b64encode(struct.pack("<2f", 1.0, float("nan"))).decode()
         ([[1.0], 3], "not a list of numbers"),
     ],
 )
-def test_short_empty_or_broken_vectors_are_no_answer(protocol: str, vectors: list[Any], reason: str) -> None:
+def test_short_empty_or_broken_vectors_are_not_an_answer(protocol: str, vectors: list[Any], reason: str) -> None:
     with pytest.raises(BadAnswer, match=reason):
         read(protocol, wire(protocol, *vectors))
 
 
 @pytest.mark.parametrize("protocol", SERVED)
-def test_a_nan_in_the_json_is_no_answer(protocol: str) -> None:
+def test_a_nan_in_the_json_is_not_an_answer(protocol: str) -> None:
     content = wire(protocol, [1.0], [2.5]).replace(b"2.5", b"NaN")
     with pytest.raises(BadAnswer, match="not a list of numbers"):
         read(protocol, content)
 
 
 @pytest.mark.parametrize("protocol", SERVED)
-def test_other_dimensions_than_were_asked_for_are_no_answer(protocol: str) -> None:
+def test_other_dimensions_than_requested_are_not_an_answer(protocol: str) -> None:
     with pytest.raises(BadAnswer, match="2 dimensions instead of 3") as bad:
         read(protocol, wire(protocol, [1.0, 2.0], [1.0, 2.0]), dimensions=3)
     assert bad.value.answer is not None and bad.value.answer.usage.input_tokens == 2, "it is paid for all the same"
 
 
 @pytest.mark.parametrize("numbers", [[0, 0], [1, 2], [-1, 0], [None, 0], ["0", "1"], [True, False]])
-def test_vectors_that_are_numbered_in_no_known_way_are_no_answer(numbers: list[Any]) -> None:
+def test_vectors_with_odd_numbering_are_not_an_answer(numbers: list[Any]) -> None:
     data = [{"index": number, "embedding": [1.0]} for number in numbers]
     with pytest.raises(BadAnswer, match="numbered"):
         read("openai", orjson.dumps({"data": data}))
@@ -204,7 +204,7 @@ def test_vectors_that_are_numbered_in_no_known_way_are_no_answer(numbers: list[A
 
 @pytest.mark.parametrize("protocol", SERVED)
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"error": {"message": "no"}}', b'{"data": 3}', b"{}"])
-def test_what_is_no_list_of_embeddings_is_no_answer(protocol: str, content: bytes) -> None:
+def test_anything_but_a_list_of_embeddings_is_not_an_answer(protocol: str, content: bytes) -> None:
     with pytest.raises(BadAnswer):
         read(protocol, content)
 

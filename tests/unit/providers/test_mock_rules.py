@@ -82,7 +82,7 @@ def test_probability_holds_over_many_prompts() -> None:
     assert 1350 < failed < 1650
 
 
-def test_a_retried_prompt_draws_anew() -> None:
+def test_a_retried_prompt_draws_again() -> None:
     book = rulebook({"probability": 0.5, "fail": "server"})
     fates = {fate(book, asked("the same")) for _ in range(50)}
     assert fates == {None, Fail.SERVER}

@@ -117,7 +117,7 @@ class TestRequest:
         assert "reasoning_content" not in sent("openai", messages=[turn, USER])[1]["messages"][0]
         assert sent("openrouter", messages=[turn])[1]["messages"][0]["reasoning_details"] == turn["reasoning_details"]
 
-    def test_null_content_beside_tool_calls_stays_null(self) -> None:
+    def test_null_content_next_to_tool_calls_stays_null(self) -> None:
         turn = {"role": "assistant", "content": None, "tool_calls": [tool_call()]}
         assert sent(messages=[turn])[1]["messages"][0] == turn
 
@@ -177,7 +177,7 @@ class TestMessage:
         message = choice_of(answered({"content": "<think>Hm"}, "length"))["message"]
         assert (message["content"] or None, message["reasoning_content"]) == (None, "Hm")
 
-    def test_a_thought_that_nobody_closed_stays_content_when_the_answer_is_whole(self) -> None:
+    def test_an_unclosed_thought_stays_content_when_the_answer_is_whole(self) -> None:
         assert choice_of(answered({"content": "<think>Hm. Four."}))["message"]["content"] == "<think>Hm. Four."
 
     @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ class TestMessage:
         assert message["reasoning_content"] == "Hm"
         assert "reasoning" not in message
 
-    def test_content_may_be_missing_beside_tool_calls(self) -> None:
+    def test_content_may_be_missing_next_to_tool_calls(self) -> None:
         message = choice_of(answered({"tool_calls": [tool_call(index=0)]}, "tool_calls"))["message"]
         assert message["content"] is None
         assert message["tool_calls"] == [tool_call()]
@@ -251,13 +251,13 @@ class TestFinishReason:
         assert answer.raw_finish == raw
 
     @pytest.mark.parametrize("raw", ["stop", "", None, "tool_use"])
-    def test_whatever_is_said_beside_tool_calls_is_tool_calls(self, raw: Any) -> None:
+    def test_whatever_the_reason_a_finish_with_tool_calls_is_tool_calls(self, raw: Any) -> None:
         assert choice_of(answered({"tool_calls": [tool_call()]}, raw))["finish_reason"] == "tool_calls"
 
     def test_tool_calls_cut_by_length_stay_cut(self) -> None:
         assert choice_of(answered({"tool_calls": [tool_call()]}, "length"))["finish_reason"] == "length"
 
-    def test_an_empty_reason_beside_text_is_a_stop_and_no_reason_is_none(self) -> None:
+    def test_an_empty_reason_next_to_text_is_a_stop_and_no_reason_is_none(self) -> None:
         assert choice_of(answered({"content": "Hi"}, ""))["finish_reason"] == "stop"
         with pytest.raises(BadAnswer, match="no finish reason"):
             read(answered({"content": "Hi"}, None))

@@ -282,7 +282,7 @@ SIGNED = {
 
 @pytest.mark.parametrize("to", ["openai", "anthropic", "gemini", "bedrock"])
 @pytest.mark.parametrize("made_by", list(SIGNED))
-def test_signatures_return_to_who_made_them_and_reach_nobody_else(made_by: str, to: str) -> None:
+def test_signatures_return_to_their_maker_and_reach_no_other(made_by: str, to: str) -> None:
     request = orjson.dumps(follow_up(to, signed_by(made_by)))
     assert (b"SECRET-SIGN" in request) is (made_by == to)
 
@@ -389,7 +389,7 @@ def test_code_that_google_runs_is_neither_content_nor_a_call() -> None:
     assert message == {"role": "assistant", "content": "1", "refusal": None}
 
 
-def test_an_image_that_gemini_has_made_is_kept_beside_the_text() -> None:
+def test_an_image_that_gemini_made_is_kept_next_to_the_text() -> None:
     parts = [{"text": "Here"}, {"inlineData": {"mimeType": "image/png", "data": "AA=="}}]
     message = choice_of(read("gemini", gemini(content={"parts": parts}, finishReason="STOP")))["message"]
     assert message["content"] == "Here"
@@ -404,7 +404,7 @@ def test_log_probabilities_take_openais_form() -> None:
     assert logprobs == {"content": [{**one, "top_logprobs": [one]}], "refusal": None}
 
 
-def test_gemini_2_refuses_a_schema_beside_tools() -> None:
+def test_gemini_2_refuses_a_schema_together_with_tools() -> None:
     with pytest.raises(CannotExpress, match="response_format"):
         wire("gemini", "gemini-2.5-flash", tools=[TOOL], response_format=JSON_SCHEMA)
     assert wire("gemini", "gemini-3-flash", tools=[TOOL], response_format=JSON_SCHEMA)["generationConfig"]

@@ -65,7 +65,7 @@ def test_rules_of_several_hold_together() -> None:
     assert merged == Rules({"region": ("eu",), "zdr": ("true",)}, {"owner": ("x", "y")})
 
 
-def test_requirements_without_a_common_value_are_kept_by_nobody() -> None:
+def test_requirements_without_a_common_value_are_satisfied_by_no_provider() -> None:
     merged = EU.merged(Rules(require={"region": ("us",)}))
     assert broken(merged, {"region": "eu"}) == "require region: the rules that apply have no value of it in common"
 
@@ -83,7 +83,7 @@ def test_requirements_without_a_common_value_are_kept_by_nobody() -> None:
         ({"region": "eu", "Region": "us"}, "has the tag 'region' twice"),
     ],
 )
-def test_what_are_no_tags_is_refused(value: object, sentence: str) -> None:
+def test_invalid_tags_are_rejected(value: object, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse_tags(value)
 

@@ -75,7 +75,7 @@ def test_texts_and_token_arrays_can_be_embedded(given: Any) -> None:
         ({"input": "x", "user": 1}, "user"),
     ],
 )
-def test_what_nobody_could_embed_is_refused_by_field(body: dict[str, Any], param: str) -> None:
+def test_inputs_that_no_model_could_embed_are_rejected_by_field(body: dict[str, Any], param: str) -> None:
     with pytest.raises(RequestError) as refused:
         check_embeddings_body(body)
     assert refused.value.param == param
@@ -92,7 +92,7 @@ def test_tokens_are_estimated_per_text_and_counted_in_arrays() -> None:
     "same",
     [SMALL, f"openai/{SMALL}", f"{SMALL}:free", "Text-Embedding-3-Small", f"models/{SMALL}", f"{SMALL}@default"],
 )
-def test_a_family_is_the_models_own_name_whoever_serves_it(same: str) -> None:
+def test_a_family_is_the_models_own_name_whichever_provider_serves_it(same: str) -> None:
     assert model_family(same) == SMALL
 
 

@@ -165,7 +165,7 @@ def test_a_deadline_holds_also_where_who_starts_the_process_ignores_its_signal()
 
 
 @pytest.mark.parametrize("failure", [BlockingIOError("no more processes"), MemoryError("no room for another")])
-def test_where_no_process_can_be_started_nothing_is_said_of_the_schema_and_the_next_one_is_asked(
+def test_where_no_process_can_be_started_the_schema_is_not_judged_and_the_next_one_is_asked(
     monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     judge = SchemaProcess()

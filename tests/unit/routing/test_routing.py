@@ -104,7 +104,7 @@ def test_forbidden_fallbacks_leave_the_first_step_alone() -> None:
     assert steps({"model": "careful", "fallbacks": ["local/llama3"], "allow_fallbacks": False}) == ["openai/gpt-4o"]
 
 
-def test_a_fallback_that_stands_in_the_chain_already_is_not_asked_twice() -> None:
+def test_a_fallback_that_is_already_in_the_chain_is_not_asked_twice() -> None:
     assert steps({"model": "openai/gpt-4o", "fallbacks": ["openai/gpt-4o", "gpt-4o"]}) == ["openai/gpt-4o"]
 
 

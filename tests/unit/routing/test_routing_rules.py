@@ -114,7 +114,7 @@ def test_the_order_of_a_request_wins_over_its_batch_and_its_chain() -> None:
     assert resolved({"model": "ab", "order": "chain"}, RouteOptions(order="fastest")).order == "chain"
 
 
-def test_a_condition_is_no_parameter_of_the_request() -> None:
+def test_a_condition_is_not_a_parameter_of_the_request() -> None:
     step = resolved({"model": "short"}).steps[0]
     assert (step.when, step.params) == (When(max_input_tokens=8000), {"max_tokens": 9})
     spoken = resolved({"model": "us/m", "fallbacks": [{"model": "eu/m", "when": {"needs": ["tools"]}, "n": 2}]})

@@ -122,7 +122,7 @@ def test_a_configuration_knows_better_than_the_table() -> None:
     assert misfit(needs(response_format=SCHEMA), *deployment) == "'openai/gpt-3.5-turbo' cannot keep to a json_schema"
 
 
-def test_a_model_that_nobody_knows_is_tried() -> None:
+def test_an_unknown_model_is_tried() -> None:
     assert misfit(needs(IMAGE, tools=TOOLS), "openai", "gpt-9") is None
 
 

@@ -96,7 +96,7 @@ def test_bad_bodies_are_refused_by_field_and_never_quoted(body: dict[str, Any], 
         (b'{"a":"' + b"x" * 100 + b'"}', "the limit is 64"),
     ],
 )
-def test_lines_that_are_no_object_are_refused_with_the_reason(raw: bytes, words: str) -> None:
+def test_lines_that_are_not_objects_are_rejected_with_the_reason(raw: bytes, words: str) -> None:
     with pytest.raises(RequestError) as refused:
         parse_line(raw, max_bytes=64 if b"xxx" in raw else 1_000_000)
     assert words in refused.value.message
