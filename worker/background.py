@@ -24,17 +24,19 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from understudy.models.cancellation import is_being_ended
 from understudy.models.ledger_clock import READ_EVERY_S
+from understudy.models.queue import keys
 from understudy.models.store import StoreOutage
 from understudy.models.tenants import CONTENT_KEPT_S
 from understudy.worker.job.claim_loop import ClaimLoop
-from understudy.worker.leader import LeaderLock
 from understudy.worker.outages import OUTAGES
 from understudy.worker.planner.canary import Canary
+from understudy.worker.redis_scripts import Script, ScriptRunner
 from understudy.worker.redis_wrong_types import repair
 from understudy.worker.resources import WorkerResources
 from understudy.worker.rq.bridge import Bridge
@@ -45,6 +47,15 @@ log = logging.getLogger(__name__)
 RESIGN_S = 1.0
 LONGEST_BEAT_S = 10.0
 """RQ expects a heartbeat of each execution at least once in 90 seconds."""
+
+LEAD_FOR_S = 3.0
+RENEW_EVERY_S = 1.0
+"""The leader renews so rarely that an idle fleet causes little traffic, and early enough to keep the lock."""
+
+LOOK_EVERY_S = 0.25
+"""Other workers notice within this time that there is no leader."""
+
+LEAD = Script.load("worker/leader.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +170,36 @@ class Upkeep:
     async def _beat(self) -> None:
         await self._bridge.beat()
         await self._box.tools.choice.latencies.share()
+
+
+class LeaderLock:
+    """A short lock in Redis under which one worker plans and cleans up for all.
+
+    Two workers that both believe to be leader for a second, after a wipe of Redis, do no harm: a ticket written twice
+    costs a claim. redis-py's `Lock` would wait forever where a key of that name has no end, which only other programs
+    write.
+    """
+
+    def __init__(self, scripts: ScriptRunner, worker_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._scripts = scripts
+        self._worker_id = worker_id
+        self._monotonic = monotonic
+        self._held = False
+        self._known_until = float("-inf")
+
+    async def held(self) -> bool:
+        """Whether this worker is the leader; becomes leader if there is none. Raises RedisUnavailable."""
+        now = self._monotonic()
+        if now >= self._known_until:
+            self._known_until = float("-inf")  # if Redis does not answer
+            self._held = bool(await self._ask(round(LEAD_FOR_S * 1000)))
+            self._known_until = now + (RENEW_EVERY_S if self._held else LOOK_EVERY_S)
+        return self._held
+
+    async def resign(self) -> None:
+        """Give up leadership at once, so that another worker need not wait for the lock to expire."""
+        self._held, self._known_until = False, float("inf")
+        await self._ask(0)
+
+    async def _ask(self, for_ms: int) -> Any:
+        return await self._scripts.run(LEAD, [keys.PLANNER], [self._worker_id, for_ms])

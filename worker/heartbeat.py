@@ -1,14 +1,18 @@
-"""The heartbeat: a thread with its own event loop and connections, and no other work.
+"""Signs of life. To the ledger, the heartbeat: a thread with its own event loop and connections, and no other work.
 
 A worker whose main loop is busy for seconds keeps its lease; a worker whose process was suspended loses it, and learns
 here that its jobs were taken back. A main loop that blocks for a minute does not recover: the worker exits, so that
 others take its jobs and find the culprit.
+
+To the parent process, a byte a second, from a thread that does nothing else. It needs neither the ledger nor the main
+loop, so its absence says nothing about them: no code of this process is running (`producer/processes/supervision.py`).
 """
 
 import asyncio
 import faulthandler
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -28,6 +32,8 @@ LONGEST_STOP_S = 2.0
 
 STUCK_S = 60.0
 EXIT_STUCK = 70
+
+SHOWN_EVERY_S = 1.0
 
 
 def end_stuck_process() -> None:
@@ -129,3 +135,30 @@ class Heartbeat:
         if self._still_s >= STUCK_S and not self._stopping.is_set():
             log.critical("The main loop has been blocked for %.0f s; this worker exits, others run its jobs", STUCK_S)
             self._stuck()
+
+
+def show_life(descriptor: int) -> None:
+    """Write to a pipe from now on, while this process lives and the pipe is read.
+
+    If the sign is missing, SIGUSR2 makes this process write where it is: code locations, no values.
+    """
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    os.set_blocking(descriptor, False)
+    threading.Thread(target=_write, args=(descriptor,), name="alive", daemon=True).start()
+
+
+def show_well(descriptor: int) -> None:
+    """In addition, for the health file: the loops of this worker run, and its lease is live."""
+    with suppress(OSError):
+        os.write(descriptor, b"+")
+
+
+def _write(descriptor: int) -> None:
+    while True:
+        try:
+            os.write(descriptor, b".")
+        except BlockingIOError:
+            pass  # the reader has been suspended for a long time
+        except OSError:
+            return
+        time.sleep(SHOWN_EVERY_S)

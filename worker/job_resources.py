@@ -9,9 +9,8 @@ from understudy.models.memory_room import Headroom
 from understudy.models.schemas.json_schema import SchemaTurns
 from understudy.worker.budgets.fallback_quota import FallbackQuota
 from understudy.worker.budgets.reservations import Budgets
-from understudy.worker.job.answer_room import ROOM_BYTES
-from understudy.worker.job.nearly_done import NearlyDone
-from understudy.worker.job.step_selection import StepSelection
+from understudy.worker.job.memory import ANSWER_BYTES
+from understudy.worker.job.step_selection import NearlyDone, StepSelection
 from understudy.worker.limits.credentials import CredentialPool
 from understudy.worker.limits.estimates import Estimates, ExpectedCosts
 from understudy.worker.limits.header_periods import AdvertisedPeriods
@@ -37,4 +36,4 @@ class JobResources:
     estimates: Estimates = field(default_factory=Estimates)
     schemas: SchemaTurns = field(default_factory=SchemaTurns)
     periods: AdvertisedPeriods = field(default_factory=AdvertisedPeriods)
-    answer_room: Headroom = field(default_factory=lambda: Headroom(ROOM_BYTES))
+    answer_room: Headroom = field(default_factory=lambda: Headroom(ANSWER_BYTES))

@@ -33,9 +33,8 @@ from understudy.models.records import Settled
 from understudy.models.spool import keep, replay
 from understudy.models.store import Store, StoreOutage, open_store
 from understudy.worker.background import Upkeep
-from understudy.worker.heartbeat import Heartbeat
+from understudy.worker.heartbeat import Heartbeat, show_life, show_well
 from understudy.worker.job.claim_loop import ClaimLoop
-from understudy.worker.liveness import show_life, show_well
 from understudy.worker.resources import WorkerResources, open_toolbox, worker_row
 from understudy.worker.rq.bridge import Bridge, Shutdown, StopJob
 from understudy.worker.rq.worker import RECONNECT, RegisteredWorker

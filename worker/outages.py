@@ -10,8 +10,3 @@ OUTAGES = (redis.exceptions.RedisError, StoreOutage, ConnectionError, TimeoutErr
 
 OUTAGE_PAUSE_S = 1.0
 OUTAGE = put_back_for("the ledger or the queue was unavailable")
-
-NO_JUDGE_PAUSE_S = 10.0
-"""An answer that could not be checked was paid for: it is not requested again at once."""
-
-NO_JUDGE = put_back_for("JSON schemas could not be checked, because no process could be started")

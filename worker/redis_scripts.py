@@ -18,7 +18,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from understudy.models.queue.lua_scripts import script_text
-from understudy.worker.coalesce import Coalescer
+from understudy.worker.concurrency import Coalescer
 from understudy.worker.redis_wrong_types import is_misread
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,8 @@ from understudy.models.store import Store, open_store
 from understudy.models.tables import Worker
 from understudy.worker.budgets.fallback_quota import FallbackQuota
 from understudy.worker.budgets.reservations import Budgets
-from understudy.worker.job.announce import Announcer
-from understudy.worker.job.nearly_done import NearlyDone
-from understudy.worker.job.step_selection import StepSelection
+from understudy.worker.job.settle import Announcer
+from understudy.worker.job.step_selection import NearlyDone, StepSelection
 from understudy.worker.job_resources import JobResources
 from understudy.worker.leases import Leases
 from understudy.worker.limits.credentials import CredentialPool

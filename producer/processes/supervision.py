@@ -4,7 +4,7 @@ A worker hangs when some code in it keeps the interpreter lock (GIL). It sends n
 others take its jobs, but it still occupies its slot. The evidence must be unambiguous, because a healthy worker must
 not be killed for a slow ledger, a changed clock or a suspended machine:
 
-- The sign of life (`worker/liveness.py`) is a byte in a pipe, from a thread that needs nothing but the lock.
+- The sign of life (`worker/heartbeat.py`) is a byte in a pipe, from a thread that needs nothing but the lock.
 - Its absence is counted in our own loop iterations, not by a clock: time in which we were stopped, too, does not count.
 - It counts only while the kernel lets the process run. A stopped or frozen process uses no CPU time; one whose lock is
   held does, because each thread waiting for the lock polls it 200 times a second.
@@ -110,7 +110,7 @@ def how_it_ended(code: int) -> str:
 
 LOOK_S = 1.0
 WELL = b"+"
-"""The sign (`worker/liveness.py`) of a worker whose loops are running and whose lease is valid."""
+"""The sign (`worker/heartbeat.py`) of a worker whose loops are running and whose lease is valid."""
 HANGS_AFTER_LEASES = 2
 """A worker hangs when no thread has run for this many lease times: by then its lease has expired, too."""
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from understudy.models.queue import keys
 from understudy.models.records import StartedJob
 from understudy.models.store import Store
-from understudy.worker.coalesce import Coalescer
+from understudy.worker.concurrency import Coalescer
 from understudy.worker.leases import Leases
 from understudy.worker.redis_scripts import RedisUnavailable, Script
 from understudy.worker.redis_wiped import ALL_TOLD_S

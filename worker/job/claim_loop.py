@@ -16,12 +16,10 @@ from understudy.models.logs import about, raised_at
 from understudy.models.records import Settled, StartedJob, Waiting
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store, StoreOutage
-from understudy.worker.coalesce import Coalescer
-from understudy.worker.first_completed import first_completed, unless
+from understudy.worker.concurrency import Coalescer, first_completed, unless
 from understudy.worker.job import outcome
-from understudy.worker.job.answer_room import place_in
+from understudy.worker.job.memory import LOOK_AGAIN_S, WAITS_FOR_ROOM, PromptRoom, place_in
 from understudy.worker.job.progress import Progress
-from understudy.worker.job.prompt_room import LOOK_AGAIN_S, WAITS_FOR_ROOM, PromptRoom
 from understudy.worker.job.run import JobRun
 from understudy.worker.job.settle import GATHER_S, Settler
 from understudy.worker.job_resources import JobResources

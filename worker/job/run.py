@@ -36,7 +36,7 @@ from understudy.worker.job.outcome import Answered
 from understudy.worker.job.progress import Progress, begin_round, moved_to, with_attempt, with_judgement
 from understudy.worker.job.provider_call import ProviderCall
 from understudy.worker.job_resources import JobResources
-from understudy.worker.outages import NO_JUDGE, NO_JUDGE_PAUSE_S, OUTAGE, OUTAGE_PAUSE_S, OUTAGES
+from understudy.worker.outages import OUTAGE, OUTAGE_PAUSE_S, OUTAGES
 from understudy.worker.redis_scripts import RedisUnavailable
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,11 @@ REDIS_AWAY_S = 2.0
 """Seconds that a job rests in the ledger when the limits cannot be read."""
 
 NO_LIMITS = put_back_for("the limits in Redis are unreachable")
+
+NO_JUDGE_PAUSE_S = 10.0
+"""An answer that could not be checked was paid for: it is not requested again at once."""
+
+NO_JUDGE = put_back_for("JSON schemas could not be checked, because no process could be started")
 
 
 class JobRun:

@@ -1,19 +1,23 @@
-"""Buffered, fenced writes: outcomes of many jobs are committed together, and held while the ledger is unavailable."""
+"""Buffered, fenced writes: outcomes of many jobs are committed together, and held while the ledger is unavailable. Then
+waiting API processes are told.
+"""
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from understudy.models.queue import keys
 from understudy.models.records import SINGLE, Settled
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreDefect, StoreError, StoreOutage
-from understudy.worker.coalesce import Coalescer
+from understudy.worker.concurrency import Coalescer
 from understudy.worker.job import outcome
 from understudy.worker.outages import OUTAGE_PAUSE_S
-
-log = logging.getLogger(__name__)
 
 TOGETHER = 400
 GATHER_S = 0.004
@@ -25,6 +29,8 @@ COMMITS_AT_ONCE = 8
 DOUBTED_TRIES = 30
 """Tries before an outcome counts as unwritable: a ledger that does not understand our statement may have been modified,
 and may be repaired."""
+
+PUBLISH_S = 1.0
 
 
 class Settler:
@@ -138,3 +144,45 @@ def _claim(settled: Settled) -> tuple[str, int]:
 
 def _is_waited_for(settled: Settled) -> bool:
     return settled.batch_id == SINGLE and settled.state is not JobState.QUEUED
+
+
+log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """Publishes ids of finished jobs to waiting API processes, in batches, without blocking the caller.
+
+    Best effort: errors are logged, not raised. Waiters notice what Redis loses: they check the ledger once a second.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._untold: list[str] = []
+        self._telling: asyncio.Task[None] | None = None
+        self._suffering = False
+
+    def tell(self, ids: Iterable[str]) -> None:
+        """These jobs have ended, and that is committed."""
+        self._untold.extend(ids)
+        if self._untold and (self._telling is None or self._telling.done()):
+            self._telling = asyncio.create_task(self._publish_all(), name="announce")
+
+    async def close(self) -> None:
+        """Return when everything announced was published, or publishing failed."""
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
+
+    async def _publish_all(self) -> None:
+        while self._untold:
+            ids, self._untold = self._untold, []
+            try:
+                async with asyncio.timeout(PUBLISH_S):
+                    await self._redis.publish(keys.ENDED, " ".join(ids))
+                self._suffering = False
+            except (RedisError, OSError) as error:
+                if not self._suffering:
+                    log.warning(
+                        "Waiting API processes were not notified (%s) and will find out by polling",
+                        type(error).__name__,
+                    )
+                self._suffering = True

@@ -1,16 +1,24 @@
-"""Which steps of a chain may serve a job, and in which order they are tried: by today's configuration and prices,
-and by the latencies measured across the fleet.
+"""Which steps of a chain may serve a job, in which order they are tried, and whether a batch is nearly done, so that a
+slow step is hedged.
 """
+
+import math
+import time
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.pricing import Pricing, expected_cost
 from understudy.models.request.needs import Needs
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.suitability import Suitability, WhyNot
+from understudy.models.store import Store, StoreOutage
 from understudy.worker.limits.latency import Latencies
+
+LOOK_EVERY_S = 1.0
 
 
 class StepSelection:
+    """By today's configuration and prices, and by the latencies measured across the fleet."""
+
     def __init__(self, settings: Settings, pricing: Pricing, latencies: Latencies) -> None:
         self.latencies = latencies
         self._pricing = pricing
@@ -60,3 +68,28 @@ class StepSelection:
             if first is not None and found[first][0] == 0:
                 self.latencies.measure(str(chain.steps[first]))
         return order
+
+
+class NearlyDone:
+    """Tells whether a batch is in its last few percent. Cached for a second."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open: dict[str, tuple[float, float]] = {}  # by batch: when checked, the share of unfinished jobs
+
+    async def is_tail(self, batch_id: str, last: float) -> bool:
+        """Whether at most this share of the batch's jobs is unfinished. False while the ledger is unavailable."""
+        if last <= 0:
+            return False
+        looked_at, share = self._open.get(batch_id, (-math.inf, 1.0))
+        if time.monotonic() - looked_at >= LOOK_EVERY_S:
+            now = time.monotonic()
+            self._open = {known: seen for known, seen in self._open.items() if now - seen[0] < LOOK_EVERY_S}
+            self._open[batch_id] = (now, share)  # so that others do not query in the meantime
+            try:
+                total, ended = await self._store.batches.ended_of(batch_id)
+            except StoreOutage:
+                return False
+            share = 1.0 - ended / total if total else 1.0
+            self._open[batch_id] = (now, share)
+        return share <= last

@@ -15,7 +15,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.store import Store, StoreOutage
 from understudy.models.store.webhooks.deliveries import Due, Place
 from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried
-from understudy.worker.coalesce import Coalescer
+from understudy.worker.concurrency import Coalescer
 from understudy.worker.failures.hints import MAX_HINT_S, retry_after_s
 from understudy.worker.planner.fair_share import Entrant, FairShare, Path
 from understudy.worker.webhooks.message import Messages, Unsendable

@@ -15,8 +15,7 @@ from redis.asyncio import Redis
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.producer.api.jobs.waiters import Waiters
-from understudy.worker.job.announce import Announcer
-from understudy.worker.job.settle import Settler
+from understudy.worker.job.settle import Announcer, Settler
 
 LONG_S = 30.0
 CROWD = 2_000

@@ -24,8 +24,8 @@ from understudy.models.queue.tickets import queue_key, stage, staged_ids
 from understudy.models.state import Priority
 from understudy.producer.api.jobs.waiters import Waiters
 from understudy.producer.status.provider_state import LedgerPart, provider_documents
+from understudy.worker.background import LEAD_FOR_S, LeaderLock
 from understudy.worker.budgets.fallback_quota import ACQUIRE
-from understudy.worker.leader import LEAD_FOR_S, LeaderLock
 from understudy.worker.leases import Leases
 from understudy.worker.limits.grants import Candidate, Deployment, Grant, Refusal
 from understudy.worker.limits.latency import Latencies

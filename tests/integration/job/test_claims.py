@@ -130,7 +130,7 @@ async def test_bulk_jobs_leave_slots_to_urgent_ones_which_start_at_once(redis_ur
 
 
 async def test_a_bulk_job_takes_the_next_slot_of_its_kind_that_is_free(redis_url: str, tmp_path: Path) -> None:
-    async with floor(redis_url, tmp_path, {"latency_s": 0.05}, concurrency=5) as here:
+    async with floor(redis_url, tmp_path, {"latency_s": 0.2}, concurrency=5) as here:
         await here.until_all(await here.submit(40), JobState.SUCCEEDED)
         assert here.scene.mock.stats()["peak_in_flight"] == 4
 
@@ -141,7 +141,7 @@ def test_a_twentieth_of_the_slots_is_kept_from_bulk_jobs(slots: int, kept: int) 
 
 
 async def test_no_more_calls_than_slots(redis_url: str, tmp_path: Path) -> None:
-    async with floor(redis_url, tmp_path, {"latency_s": 0.05}, concurrency=4) as here:
+    async with floor(redis_url, tmp_path, {"latency_s": 0.2}, concurrency=4) as here:
         await here.until_all(await here.submit(30), JobState.SUCCEEDED)
         assert here.scene.mock.stats()["peak_in_flight"] == 4
 

@@ -9,7 +9,7 @@ from run_help import answered, chain, stage, tried
 from understudy.models.queue.keys import flight
 from understudy.models.schemas.process import NoJudge, SchemaProcess
 from understudy.models.state import JobState
-from understudy.worker.outages import NO_JUDGE
+from understudy.worker.job.run import NO_JUDGE
 
 pytestmark = pytest.mark.timeout(30)
 

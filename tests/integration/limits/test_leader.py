@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from understudy.models.queue import keys
-from understudy.worker.leader import LEAD_FOR_S, LOOK_EVERY_S, RENEW_EVERY_S, LeaderLock
+from understudy.worker.background import LEAD_FOR_S, LOOK_EVERY_S, RENEW_EVERY_S, LeaderLock
 from understudy.worker.redis_scripts import ScriptRunner
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from understudy.models.config.settings import LogSettings
 from understudy.models.logs import about, log_handler
-from understudy.worker.coalesce import Coalescer
+from understudy.worker.concurrency import Coalescer
 
 
 class Recorder:

@@ -1,17 +1,20 @@
-"""Turns many small requests into one: items are gathered for a few milliseconds and handled together."""
+"""Asyncio primitives: gather small requests into one, and wait for the first of several."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
 
 from understudy.models.logs import about_many
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class Coalescer(Generic[Item, Answer]):
-    """Calls `handle` with up to `max_items` items at once and returns to each waiter its answer.
+    """Turns many small requests into one: items are gathered for a few milliseconds and handled together.
+
+    Calls `handle` with up to `max_items` items at once and returns to each waiter its answer.
 
     A batch is sent when it is full or `max_delay_s` after its first item (0: at the end of the event loop's iteration),
     but while `at_once` of them are in progress it waits, and grows up to `max_items`. If `handle` raises, each of its
@@ -89,3 +92,27 @@ class Coalescer(Generic[Item, Answer]):
         for (_, waiter), answer in zip(batch, answers, strict=True):
             if not waiter.done():
                 waiter.set_result(answer)
+
+
+async def first_completed(*works: Coroutine[Any, Any, Any]) -> None:
+    """Return when one of them completes; the others are cancelled."""
+    waits = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def unless(stop: "asyncio.Task[bool]", work: Coroutine[None, None, T], then_s: float = 0.0) -> T | None:
+    """The work's result; None if `stop` came first, and the work was still unfinished `then_s` seconds later."""
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait([stop, working], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and then_s:
+            await asyncio.wait([working], timeout=then_s)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)

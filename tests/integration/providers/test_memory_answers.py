@@ -9,7 +9,7 @@ from aiohttp import web
 from test_provider_client import REQUEST, a_provider
 
 from understudy.models.memory_room import Headroom
-from understudy.worker.job.answer_room import place_in
+from understudy.worker.job.memory import place_in
 from understudy.worker.providers import client as client_module
 from understudy.worker.providers.client import ProviderClient
 

@@ -14,8 +14,8 @@ from understudy.models.records import StartedJob
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
 from understudy.models.store.claims.claims import LARGE_PROMPT_BYTES
-from understudy.worker.job import prompt_room
-from understudy.worker.job.prompt_room import ROOM_BYTES, TENANT_BYTES, PromptRoom
+from understudy.worker.job import memory
+from understudy.worker.job.memory import PROMPT_BYTES, TENANT_PROMPT_BYTES, PromptRoom
 
 LARGE = 1_000_000
 
@@ -26,7 +26,7 @@ def started(number: int, tenant: str, size: int) -> StartedJob:
 
 
 def test_a_tenant_leaves_room_and_every_tenant_may_have_one_prompt() -> None:
-    room, size = PromptRoom(), TENANT_BYTES // 3
+    room, size = PromptRoom(), TENANT_PROMPT_BYTES // 3
     assert [room.take(started(number, "acme", size)) for number in range(4)] == [True] * 3 + [False]
     assert [room.take(started(number, "bob", size)) for number in (10, 11)] == [True, False]
     assert [room.take(started(number, "cid", size)) for number in (20, 21)] == [True, False]
@@ -34,7 +34,7 @@ def test_a_tenant_leaves_room_and_every_tenant_may_have_one_prompt() -> None:
     for number in (0, 10):
         room.leave(f"job_{number}")
     assert [room.take(started(number, "acme", size)) for number in (40, 41)] == [True, False]
-    assert PromptRoom().take(started(1, "acme", 2 * ROOM_BYTES))
+    assert PromptRoom().take(started(1, "acme", 2 * PROMPT_BYTES))
 
 
 async def test_a_claim_reads_small_prompts_only(store: Store) -> None:
@@ -63,8 +63,8 @@ async def submitted(here: Floor, count: int, tenant: str, size: int) -> list[str
 async def test_what_does_not_fit_goes_back_and_holds_no_slot(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_room, "ROOM_BYTES", 5 * LARGE)
-    monkeypatch.setattr(prompt_room, "TENANT_BYTES", int(2.5 * LARGE))
+    monkeypatch.setattr(memory, "PROMPT_BYTES", 5 * LARGE)
+    monkeypatch.setattr(memory, "TENANT_PROMPT_BYTES", int(2.5 * LARGE))
     async with floor(redis_url, tmp_path, {"latency_s": 3.0}, concurrency=20) as here:
         await without_slow_start(here.scene.redis, "alpha")
         hogs = await submitted(here, 8, "acme", LARGE)
@@ -72,7 +72,7 @@ async def test_what_does_not_fit_goes_back_and_holds_no_slot(
         async def others_wait() -> bool:
             views = [await here.store.jobs.view(each) for each in hogs]
             reasons = [wait_reason(view) for view in views if view and view["state"] == JobState.QUEUED]
-            return reasons == [prompt_room.WAITS_FOR_ROOM.sentence] * 6
+            return reasons == [memory.WAITS_FOR_ROOM.sentence] * 6
 
         await here.until(others_wait)
         await here.until_all(await submitted(here, 1, "bob", LARGE) + await here.submit(3), JobState.SUCCEEDED)
