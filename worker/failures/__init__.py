@@ -14,8 +14,7 @@ masking     keeps keys out of everything that is stored
 """
 
 from understudy.worker.failures.advertised_limits import LimitSignals, read_limits
-from understudy.worker.failures.classify import classify
-from understudy.worker.failures.in_success import classify_success
+from understudy.worker.failures.classify import classify, classify_success
 from understudy.worker.failures.transport_errors import classify_exception
 
 __all__ = ["LimitSignals", "classify", "classify_exception", "classify_success", "read_limits"]

@@ -1,10 +1,14 @@
-"""From an HTTP response to a failure: parse it, find the matching evidence, add what else is known."""
+"""From an HTTP response to a failure: parse it, find the matching evidence, add what else is known. Also from a 2xx
+that reports one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
-from understudy.models.failure import Failure, FailureClass, Scope
+import orjson
+
+from understudy.models.failure import Failure, FailureClass, Scope, classes_where
 from understudy.worker.failures.about_accounts import CREDENTIAL, MODEL_MISSING, NOTHING_HERE, QUOTA, REGION
 from understudy.worker.failures.about_load import CODES_OF_SERVERS, OVERLOADED, RATE_LIMIT, RATE_LIMIT_SCOPE, STATUSES
 from understudy.worker.failures.about_requests import (
@@ -16,7 +20,7 @@ from understudy.worker.failures.about_requests import (
     TOO_LARGE,
     what_never_starts,
 )
-from understudy.worker.failures.complaint import Complaint, read_complaint
+from understudy.worker.failures.complaint import MAX_READ_BYTES, Complaint, parsed, read_complaint
 from understudy.worker.failures.echoes import CUT, Echoes, Sent
 from understudy.worker.failures.evidence import Evidence, Signs
 from understudy.worker.failures.hints import MAX_HINT_S, read_hint
@@ -61,6 +65,14 @@ is harmless and saves a time zone database, which small containers lack."""
 DAY_S = 86_400
 PER_DAY = ("per day", "per-day", "(rpd)", "(tpd)", "daily")
 
+INNER_STATUSES = frozenset({408, 429, 498, 499, *range(500, 600)})
+UNSAID = 503
+"""For an error without a number: its message may mean an overload."""
+
+BELIEVED = classes_where(lambda traits: traits.transient) | {FailureClass.QUOTA}
+NUMBER_FIELDS = ("code", "status", "status_code", "statusCode", "http_status")
+NOT_BILLED = classes_where(lambda traits: traits.load) | {FailureClass.QUOTA}
+
 
 def classify(
     provider: str,
@@ -76,10 +88,10 @@ def classify(
     `provider` is the preset's name or one chosen by the user; `status` is not 2xx. `now` in unix seconds, for hints
     given as a time. What the provider repeats of the request that was `sent` is not evidence.
     """
-    return judge(provider, protocol, status, headers, body, now, sent)[0]
+    return _judge(provider, protocol, status, headers, body, now, sent)[0]
 
 
-def judge(
+def _judge(
     provider: str,
     protocol: str,
     status: int,
@@ -171,3 +183,65 @@ def _is_per_day(signs: Signs, complaint: Complaint) -> bool:
 
 def _until_googles_next_day(now: float) -> float:
     return min(DAY_S - (now - GOOGLE_DAY_STARTS_S) % DAY_S, MAX_HINT_S)
+
+
+def classify_success(
+    provider: str, protocol: str, headers: Mapping[str, str], body: bytes, now: float, sent: Sent | None = None
+) -> Failure | None:
+    """The overload or outage that an error inside a 2xx reports: in place of the answer, in a choice, or in an event of
+    an unrequested stream. It is classified like the status that the provider should have sent.
+
+    None: it reports none, or the answer itself caused it.
+    """
+    begins = body[:MAX_READ_BYTES]
+    if begins and all(not line or line.startswith(b":") for line in map(bytes.strip, begins.splitlines())):
+        message = "nothing came but blanks, which keep a connection open while a provider has no capacity"
+        return Failure(FailureClass.OVERLOADED, message, status=200)
+    for error in _errors(begins):
+        inner = _number(error)
+        if inner is not None and inner not in INNER_STATUSES:
+            return None
+        try:
+            told = orjson.dumps({"error": error})
+        except TypeError:  # nested too deeply to be serialized again, or to be a sentence
+            return None
+        failure, evidence = _judge(provider, protocol, inner or UNSAID, headers, told, now, sent)
+        in_words = evidence is not None and evidence.is_in_words
+        if failure.cls not in BELIEVED or not (inner or in_words):
+            return None
+        message = f"answered 200 with an error: {failure.message}"
+        return replace(failure, message=message, status=200, possibly_billed=failure.cls not in NOT_BILLED)
+    return None
+
+
+def _errors(body: bytes) -> Iterator[Any]:
+    """The errors that the body is, or that its choices or events contain, each as an object or a sentence."""
+    document = parsed(body)
+    events = [document]
+    if document is None:
+        lines = (line.strip() for line in body.splitlines())
+        events = [parsed(line.removeprefix(b"data:")) for line in lines if line.startswith(b"data:")]
+    if isinstance(document, list):
+        events = document[:1]
+    for event in events:
+        if isinstance(event, dict):
+            yield from _errors_of(event)
+
+
+def _errors_of(document: dict[str, Any]) -> Iterator[Any]:
+    if document.get("error"):
+        error = document["error"]
+        outer = {name: document[name] for name in NUMBER_FIELDS if name in document}
+        yield {**outer, **error} if isinstance(error, dict) else {**outer, "message": error}
+    elif document.get("object") == "error" or document.get("type") == "error":
+        yield document
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and choice.get("error"):
+            yield choice["error"] if isinstance(choice["error"], dict) else {"message": choice["error"]}
+
+
+def _number(error: dict[str, Any]) -> int | None:
+    """The status that it should have had."""
+    numbers = (str(error[name]) for name in NUMBER_FIELDS if isinstance(error.get(name), str | int))
+    return next((int(each) for each in numbers if len(each) == 3 and each.isascii() and each.isdigit()), None)

@@ -79,10 +79,7 @@ def row(
     codes: str = "",
     statuses: Iterable[int] | None = None,
     speakers: str = "",
-    page: bool = False,
-    waits: bool = False,
-    sure: bool = False,
-    always: bool = False,
+    **restrictions: bool,
 ) -> Evidence:
     """`codes` and `speakers` are separated by spaces; codes that contain spaces are given as phrases."""
     return Evidence(
@@ -91,8 +88,5 @@ def row(
         re.compile("|".join(phrases)) if phrases else None,
         None if statuses is None else frozenset(statuses),
         frozenset(speakers.split()) if speakers else None,
-        page,
-        waits,
-        sure,
-        always,
+        **restrictions,
     )

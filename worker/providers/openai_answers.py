@@ -46,9 +46,7 @@ def read_answer(call: Call, headers: Mapping[str, str], content: bytes) -> Answe
     }
     answer = Answer(completion, usage, completion["model"], document.get("usage"), _raw_finish(choices[0]))
     try:
-        completion["choices"] = [
-            _Choice(choice, index, call, completion_id).read() for index, choice in enumerate(choices)
-        ]
+        completion["choices"] = [_choice(choice, index, call, completion_id) for index, choice in enumerate(choices)]
     except BadAnswer as bad:
         bad.answer = answer
         raise
@@ -62,106 +60,103 @@ def _raw_finish(choice: Any) -> str | None:
     return None if raw is None else str(raw)
 
 
-class _Choice:
-    """One choice of an answer, being converted to OpenAI's form."""
+def _choice(raw: Any, index: int, call: Call, completion_id: str) -> dict[str, Any]:
+    """One choice of an answer in OpenAI's form."""
+    if not isinstance(raw, dict):
+        raise BadAnswer("a choice of the answer is not an object")
+    reason = _known_reason(raw)
+    raw_message = raw.get("message")
+    if not isinstance(raw_message, dict):
+        if reason != "content_filter":
+            raise BadAnswer("a choice of the answer has no message")
+        raw_message = {}
+    message = {key: value for key, value in raw_message.items() if says_something(value) or value == []}
+    message |= {"role": "assistant", "refusal": raw_message.get("refusal") or None}
+    _separate_reasoning(message, raw_message.get("content"), reason)
+    tool_calls = _tool_calls(message, call, f"{completion_id}\0{index}")
+    message.pop("tool_calls", None)
+    if tool_calls:
+        message["tool_calls"] = tool_calls
+    finish = _final_reason(reason, raw, message)
+    # Many servers accept `response_format` and ignore it.
+    wanted = None if dialect_of(call.dialect).keeps_to_format else format_of(call.body)
+    if wanted and finish == "stop" and not message["refusal"]:
+        message["content"] = in_format(wanted, message["content"] or "")
+    return {"logprobs": None, **raw, "index": index, "message": message, "finish_reason": finish}
 
-    def __init__(self, raw: Any, index: int, call: Call, completion_id: str) -> None:
-        if not isinstance(raw, dict):
-            raise BadAnswer("a choice of the answer is not an object")
-        self.raw = raw
-        self.index = index
-        self.call = call
-        self.completion_id = completion_id
 
-    def read(self) -> dict[str, Any]:
-        reason = self._known_reason()
-        raw_message = self.raw.get("message")
-        if not isinstance(raw_message, dict):
-            if reason != "content_filter":
-                raise BadAnswer("a choice of the answer has no message")
-            raw_message = {}
-        message = {key: value for key, value in raw_message.items() if says_something(value) or value == []}
-        message |= {"role": "assistant", "refusal": raw_message.get("refusal") or None}
-        self._separate_reasoning(message, raw_message.get("content"), reason)
-        tool_calls = self._tool_calls(message)
-        message.pop("tool_calls", None)
-        if tool_calls:
-            message["tool_calls"] = tool_calls
-        finish = self._final_reason(reason, message)
-        # Many servers accept `response_format` and ignore it.
-        wanted = None if dialect_of(self.call.dialect).keeps_to_format else format_of(self.call.body)
-        if wanted and finish == "stop" and not message["refusal"]:
-            message["content"] = in_format(wanted, message["content"] or "")
-        return {"logprobs": None, **self.raw, "index": self.index, "message": message, "finish_reason": finish}
+def _known_reason(raw_choice: Mapping[str, Any]) -> str | None:
+    """The finish reason in OpenAI's terms; None if the provider gave none."""
+    raw = raw_choice.get("finish_reason")
+    error = raw_choice.get("error")
+    if says_something(error):
+        code = error.get("code") if isinstance(error, dict) else None
+        raise BadAnswer(with_code("the answer contains an error instead of a choice", code), body=raw_choice)
+    if not raw:
+        return None
+    known = FINISH_REASONS.get(str(raw).lower())
+    if known is None:
+        raise unfinished(raw, raw_choice.get("native_finish_reason"))
+    return known
 
-    def _known_reason(self) -> str | None:
-        """The finish reason in OpenAI's terms; None if the provider gave none."""
-        raw = self.raw.get("finish_reason")
-        error = self.raw.get("error")
-        if says_something(error):
-            code = error.get("code") if isinstance(error, dict) else None
-            raise BadAnswer(with_code("the answer contains an error instead of a choice", code), body=self.raw)
-        if not raw:
-            return None
-        known = FINISH_REASONS.get(str(raw).lower())
-        if known is None:
-            raise unfinished(raw, self.raw.get("native_finish_reason"))
-        return known
 
-    def _final_reason(self, reason: str | None, message: Mapping[str, Any]) -> str:
-        """Some send `stop` with tool calls, some send nothing at all."""
-        if "tool_calls" in message:
-            return reason if reason in ("length", "content_filter") else "tool_calls"
-        if "function_call" in message and reason in (None, "stop", "tool_calls"):
-            return "function_call"
-        if reason == "tool_calls":
-            raise BadAnswer("the answer ended with tool calls, but contains none")
-        if reason is None:
-            # Gateways in Go send "" for absent; a broken upstream sends null, and the answer may be incomplete.
-            if self.raw.get("finish_reason") != "" or not message.get("content"):
-                raise BadAnswer("the answer has no finish reason")
-            return "stop"
-        return reason
+def _final_reason(reason: str | None, raw_choice: Mapping[str, Any], message: Mapping[str, Any]) -> str:
+    """Some send `stop` with tool calls, some send nothing at all."""
+    if "tool_calls" in message:
+        return reason if reason in ("length", "content_filter") else "tool_calls"
+    if "function_call" in message and reason in (None, "stop", "tool_calls"):
+        return "function_call"
+    if reason == "tool_calls":
+        raise BadAnswer("the answer ended with tool calls, but contains none")
+    if reason is None:
+        # Gateways in Go send "" for absent; a broken upstream sends null, and the answer may be incomplete.
+        if raw_choice.get("finish_reason") != "" or not message.get("content"):
+            raise BadAnswer("the answer has no finish reason")
+        return "stop"
+    return reason
 
-    def _separate_reasoning(self, message: dict[str, Any], content: Any, reason: str | None) -> None:
-        """Leaves `content` as text or null, and moves reasoning from wherever it was into `reasoning_content`."""
-        thoughts = [message.pop("reasoning_content", None), message.pop("reasoning", None)]
-        if isinstance(content, list):
-            thoughts.append("".join(_thought_of(part) for part in content))
-            content = "".join(_text_of(part) for part in content)
-        if isinstance(content, str) and (thought := LEADING_THOUGHT.match(content)):
-            closed = "</think>" in thought.group()
-            if closed or reason == "length":
-                thoughts.append(thought.group(1).strip())
-                content = content[thought.end() :]
-        if not any(thoughts):
-            thoughts.append(_thought_in_details(message.get("reasoning_details")))
-        message["content"] = content if isinstance(content, str) else None
-        text = next((thought for thought in thoughts if thought and isinstance(thought, str)), None)
-        if text:
-            message["reasoning_content"] = text
 
-    def _tool_calls(self, message: dict[str, Any]) -> list[dict[str, Any]]:
-        raw_calls = sequence(message.get("tool_calls"))
-        legacy = message.get("function_call")
-        if legacy and not raw_calls and not self.call.body.get("functions"):
-            raw_calls = [{"function": legacy}]
-            del message["function_call"]
-        return [self._tool_call(raw, position) for position, raw in enumerate(raw_calls)]
+def _separate_reasoning(message: dict[str, Any], content: Any, reason: str | None) -> None:
+    """Leaves `content` as text or null, and moves reasoning from wherever it was into `reasoning_content`."""
+    thoughts = [message.pop("reasoning_content", None), message.pop("reasoning", None)]
+    if isinstance(content, list):
+        thoughts.append("".join(_thought_of(part) for part in content))
+        content = "".join(_text_of(part) for part in content)
+    if isinstance(content, str) and (thought := LEADING_THOUGHT.match(content)):
+        closed = "</think>" in thought.group()
+        if closed or reason == "length":
+            thoughts.append(thought.group(1).strip())
+            content = content[thought.end() :]
+    if not any(thoughts):
+        thoughts.append(_thought_in_details(message.get("reasoning_details")))
+    message["content"] = content if isinstance(content, str) else None
+    text = next((thought for thought in thoughts if thought and isinstance(thought, str)), None)
+    if text:
+        message["reasoning_content"] = text
 
-    def _tool_call(self, raw: Any, position: int) -> dict[str, Any]:
-        if not isinstance(raw, dict):
-            raise BadAnswer("a tool call of the answer is not an object")
-        kept = {key: value for key, value in raw.items() if key != "index" and says_something(value)}
-        kept["id"] = raw.get("id") or made_id("call_", self.completion_id, self.index, position)
-        if "custom" in kept and "function" not in kept:
-            return {**kept, "type": "custom"}
-        function = raw.get("function")
-        if not isinstance(function, dict) or not function.get("name"):
-            raise BadAnswer("a tool call of the answer names no function")
-        kept["type"] = raw.get("type") or "function"
-        kept["function"] = {"name": function["name"], "arguments": arguments_json(function.get("arguments"))}
-        return kept
+
+def _tool_calls(message: dict[str, Any], call: Call, seed: str) -> list[dict[str, Any]]:
+    raw_calls = sequence(message.get("tool_calls"))
+    legacy = message.get("function_call")
+    if legacy and not raw_calls and not call.body.get("functions"):
+        raw_calls = [{"function": legacy}]
+        del message["function_call"]
+    return [_tool_call(raw, f"{seed}\0{position}") for position, raw in enumerate(raw_calls)]
+
+
+def _tool_call(raw: Any, seed: str) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise BadAnswer("a tool call of the answer is not an object")
+    kept = {key: value for key, value in raw.items() if key != "index" and says_something(value)}
+    kept["id"] = raw.get("id") or made_id("call_", seed)
+    if "custom" in kept and "function" not in kept:
+        return {**kept, "type": "custom"}
+    function = raw.get("function")
+    if not isinstance(function, dict) or not function.get("name"):
+        raise BadAnswer("a tool call of the answer names no function")
+    kept["type"] = raw.get("type") or "function"
+    kept["function"] = {"name": function["name"], "arguments": arguments_json(function.get("arguments"))}
+    return kept
 
 
 def _text_of(part: Any) -> str:
