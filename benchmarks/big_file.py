@@ -6,11 +6,7 @@ It starts `understudy api` on a SQLite ledger in a temporary folder, and prints 
 """
 
 import argparse
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +16,9 @@ from pathlib import Path
 
 import httpx
 import psutil
+from own_servers import serving
+
+from understudy.models.store import LEDGER_FILE
 
 MEGABYTE = 1_000_000
 LINE = b'{"custom_id":"%09d","method":"POST","url":"/v1/chat/completions","body":{"messages":[{"role":"user","content":'
@@ -30,26 +29,6 @@ FILL = """
 WITH RECURSIVE line(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM line WHERE n < :lines)
 INSERT INTO {table} ({columns}) SELECT {values} FROM line
 """
-
-
-@contextmanager
-def server(data: Path, redis: str) -> Iterator[tuple[psutil.Process, str]]:
-    """A real `understudy api`: its process and its address."""
-    environ = {**os.environ, "REDIS_URL": redis}
-    environ.pop("DATABASE_URL", None)
-    command = [str(Path(sys.executable).with_name("understudy")), "api", "--data", str(data), "--port", "0"]
-    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            said = next((line for line in process.stderr if " is at " in line), "")
-            if not said:
-                raise SystemExit("the server did not start")
-            url = said.partition(" is at ")[2].partition(" ")[0]
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            yield psutil.Process(process.pid), url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
 
 
 @contextmanager
@@ -148,7 +127,9 @@ def main() -> None:
     options.add_argument("--megabytes", type=int, default=300)
     options.add_argument("--lines", type=int, default=1_000_000)
     asked = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder), asked.redis) as (process, url):
+    variables = {"REDIS_URL": asked.redis, "DATABASE_URL": None}
+    with tempfile.TemporaryDirectory() as folder, serving("api", Path(folder), **variables) as (pid, url):
+        process, ledger = psutil.Process(pid), Path(folder) / "data" / LEDGER_FILE
         with httpx.Client(base_url=url, timeout=600) as http:
             http.get("/v1/files")
             with watched(process, f"upload of {asked.megabytes} MB"):
@@ -157,7 +138,7 @@ def main() -> None:
             with watched(process, "its download"):
                 size, lines = download(http, f"/v1/files/{made['id']}/content")
             assert size == made["bytes"], (size, made)
-            fill(Path(folder) / "ledger.db", asked.lines)
+            fill(ledger, asked.lines)
             path = f"/v1/files/file_{BATCH}_output"
             with watched(process, f"download of an output of {asked.lines:,} lines"):
                 size, lines = download(http, f"{path}/content")
@@ -165,7 +146,7 @@ def main() -> None:
             assert http.get(path).json()["bytes"] == size
             with watched(process, f"deletion of its {size / MEGABYTE:.0f} MB"):
                 assert http.delete(path).json()["deleted"]
-                while answers(Path(folder) / "ledger.db"):
+                while answers(ledger):
                     time.sleep(0.2)
 
 

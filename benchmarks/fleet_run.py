@@ -3,6 +3,7 @@
 The ledger is SQLite in a new temporary folder for each run. The given Redis database is FLUSHED.
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -13,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import repeat
+from itertools import product, repeat
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -168,3 +169,23 @@ def calls_after(port: int, seconds: float) -> list[CALL]:
         time.sleep(0.05)
     time.sleep(seconds)
     return [(each[0], each[1], each[2], each[3]) for each in ask(port, "/calls")]
+
+
+def command_line(
+    description: str | None, *, seconds: float = 120.0, limits: str = "60,600,6000", servers: str = "bucket"
+) -> argparse.ArgumentParser:
+    """The limits that a benchmark covers."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--redis-url", required=True)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--limits", default=limits)
+    parser.add_argument("--known", default="configured,headers,neither")
+    parser.add_argument("--servers", default=servers)
+    parser.add_argument("--tokens", action="store_true")
+    return parser
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
+    """Kind of server, calls per minute, and how the limit is known."""
+    limits = map(int, arguments.limits.split(","))
+    return product(arguments.servers.split(","), limits, arguments.known.split(","))

@@ -7,11 +7,7 @@ environment, and the database must be migrated and idle.
 """
 
 import argparse
-import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+from own_servers import serving
 
 ANSWER = b"""{"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0,
 "message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}],
@@ -70,33 +67,10 @@ def main() -> None:
     threading.Thread(target=provider.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="ut-") as folder:
         Path(folder, "understudy.toml").write_text(CONFIG.format(url=f"http://127.0.0.1:{provider.server_port}/v1"))
-        command = [str(Path(sys.executable).with_name("understudy")), "up", "--port", "0"]
-        said = Path(folder, "said")
-        with said.open("w") as out:
-            server = subprocess.Popen(
-                command, cwd=folder, env={**os.environ, "NEAR": "sk-near"}, stdout=out, stderr=subprocess.STDOUT
-            )
-        try:
-            took_ms = measure(until_ready(said), asked.path, asked.posts)
-        finally:
-            server.terminate()
-            server.wait(30)
+        with serving("up", Path(folder), NEAR="sk-near") as (_, url):
+            took_ms = measure(url, asked.path, asked.posts)
     cuts = statistics.quantiles(took_ms, n=20)
     print(f"{asked.path}: {asked.posts} posts, p50 {statistics.median(took_ms):.1f} ms, p95 {cuts[18]:.1f} ms")
-
-
-def until_ready(said: Path) -> str:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        found = re.search(r"http://\S+:\d+", said.read_text())
-        if found:
-            try:
-                if httpx.get(f"{found[0]}/readyz").is_success:
-                    return found[0]
-            except httpx.TransportError:
-                pass
-        time.sleep(0.1)
-    raise SystemExit(f"the server did not become ready:\n{said.read_text()}")
 
 
 if __name__ == "__main__":

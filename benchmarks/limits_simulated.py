@@ -25,8 +25,7 @@ from itertools import count, pairwise
 from random import Random
 
 import redis.asyncio
-from fleet_run import MOST_TOKENS, PROMPTS, TOKENS_A_CALL
-from limit_cases import cases, command_line
+from fleet_run import MOST_TOKENS, PROMPTS, TOKENS_A_CALL, cases, command_line
 from random_refusals import (
     LATENCY_S,
     REFUSED_AFTER_S,

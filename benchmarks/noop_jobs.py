@@ -16,7 +16,6 @@ database is FLUSHED. Trust the ratio rather than the absolute numbers.
 import argparse
 import asyncio
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -25,11 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import orjson
-import psycopg
 import uvloop
-from claim_finish import own_server, through_a_stock_worker
+from claim_finish import through_a_stock_worker
+from own_servers import own_database, own_redis
 from redis.asyncio import Redis
-from sqlalchemy import make_url
 
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
@@ -126,16 +124,9 @@ def ledgers() -> Iterator[list[tuple[str, Settings]]]:
         if not address:
             yield [("SQLite", sqlite)]
             return
-        name = f"understudy_bench_{secrets.token_hex(4)}"
-        server = make_url(address).set(drivername="postgresql")
-        with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
-            try:
-                url = server.set(database=name).render_as_string(hide_password=False)
-                asyncio.run(migrate(url))
-                yield [("SQLite", sqlite), ("PostgreSQL", sqlite.model_copy(update={"database_url": url}))]
-            finally:
-                connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        with own_database(address) as url:
+            asyncio.run(migrate(url))
+            yield [("SQLite", sqlite), ("PostgreSQL", sqlite.model_copy(update={"database_url": url}))]
 
 
 async def migrate(url: str) -> None:
@@ -163,7 +154,7 @@ def main() -> None:
     if arguments.redis_url:
         compare(arguments.redis_url, arguments.jobs, arguments.stock_jobs)
     else:
-        with own_server() as url:
+        with own_redis() as url:
             compare(url, arguments.jobs, arguments.stock_jobs)
 
 

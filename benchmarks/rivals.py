@@ -36,12 +36,13 @@ from fleet_run import (
     WORKERS,
     all_sizes,
     calls_after,
+    cases,
+    command_line,
     counts_after,
     one_size,
     processes,
     provider,
 )
-from limit_cases import cases, command_line
 from random_refusals import LATENCY_S, measure, with_options
 
 UNKNOWN_SLOTS = 20

@@ -8,16 +8,13 @@ job for writes (time of a group divided by its size), and milliseconds for reads
 
 import asyncio
 import os
-import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import psycopg
-from sqlalchemy import make_url
+from own_servers import own_database
 
 from understudy.models.ids import new_id
 from understudy.models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
@@ -91,18 +88,6 @@ async def measure(store: Store, rows: int, lanes: int) -> None:
 
 def report(dialect: str, name: str, seconds: float) -> None:
     print(f"{dialect:<11} {name:<22} {seconds * 1e6:>9.1f} µs a job")
-
-
-@contextmanager
-def own_database(address: str) -> Iterator[str]:
-    name = f"understudy_bench_{secrets.token_hex(4)}"
-    server = make_url(address).set(drivername="postgresql")
-    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        try:
-            yield server.set(database=name).render_as_string(hide_password=False)
-        finally:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 async def run(url: str | None, rows: int, lanes: int) -> None:

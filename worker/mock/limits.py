@@ -165,8 +165,6 @@ class Limiter:
 
     def admit(self, call: ReceivedCall, output_tokens: int, now: float) -> Verdict:
         """`now` in seconds of any clock that begins near 0; `output_tokens` is the size of the answer."""
-        if not self._limits:
-            return Verdict(0.0)
         budgets = self._covering(call)
         costs = [budget.costs(call, output_tokens) for budget in budgets]
         waits = [budget.wait_s(cost, now) for budget, cost in zip(budgets, costs, strict=True)]

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpcore
 import httpx
@@ -88,28 +89,16 @@ class Addresses:
             del self._users[where], self._places[where]
 
 
-class Guard:
-    """Finds the allowed addresses."""
-
-    def __init__(self, settings: WebhookSettings, resolve: Resolve) -> None:
-        self._settings = settings
-        self._resolve = resolve
-        self._network: AsyncNetworkBackend = httpcore.AnyIOBackend()
-
-    async def allowed(self, host: str, port: int) -> list[str]:
-        """The allowed addresses of a host. Raises RefusedReceiver if there is none."""
-        try:
-            found = await self._resolve(host, port)
-        except (OSError, UnicodeError):
-            raise httpcore.ConnectError(UNRESOLVED) from None
-        good = [each for each in found if is_allowed(ipaddress.ip_address(each), port, self._settings)]
-        if not good:
-            raise RefusedReceiver(refusal(httpx.URL(scheme="http", host=host), port, self._settings))
-        return good
-
-    async def connect(self, address: str, port: int, timeout: float | None) -> AsyncNetworkStream:
-        """Connect to an address that was judged. Raises httpcore.ConnectError, ConnectTimeout."""
-        return await self._network.connect_tcp(address, port, timeout=timeout)
+async def allowed_addresses(host: str, port: int, resolve: Resolve, settings: WebhookSettings) -> list[str]:
+    """The allowed addresses of a host. Raises RefusedReceiver if there is none, and httpcore.ConnectError."""
+    try:
+        found = await resolve(host, port)
+    except (OSError, UnicodeError):
+        raise httpcore.ConnectError(UNRESOLVED) from None
+    good = [each for each in found if is_allowed(ipaddress.ip_address(each), port, settings)]
+    if not good:
+        raise RefusedReceiver(refusal(httpx.URL(scheme="http", host=host), port, settings))
+    return good
 
 
 class GuardedNetwork(AsyncNetworkBackend):
@@ -119,20 +108,13 @@ class GuardedNetwork(AsyncNetworkBackend):
     against the receiver: `deadline` is paused meanwhile.
     """
 
-    def __init__(
-        self,
-        guard: Guard,
-        allowed: Resolve,
-        take: Callable[[str], Awaitable[Callable[[], None]]],
-        is_full: Callable[[str], bool],
-        deadline: asyncio.Timeout,
-    ) -> None:
-        """`allowed` is the guard's, bound to this attempt; `take` and `is_full` are about places at an address."""
-        self._guard = guard
+    def __init__(self, allowed: Resolve, addresses: Addresses, tenant: str, deadline: asyncio.Timeout) -> None:
+        """`allowed` finds the allowed addresses of a host, `addresses` has the places at them."""
         self._allowed = allowed
-        self._take_place = take
-        self._is_full = is_full
+        self._addresses = addresses
+        self._tenant = tenant
         self._deadline = deadline
+        self._network: AsyncNetworkBackend = httpcore.AnyIOBackend()
         self._give_back: Callable[[], None] | None = None
 
     def close(self) -> None:
@@ -150,10 +132,11 @@ class GuardedNetwork(AsyncNetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> AsyncNetworkStream:
         failure: Exception | None = None
-        for address in sorted((await self._allowed(host, port))[:ADDRESSES_TRIED], key=self._is_full):
+        allowed = (await self._allowed(host, port))[:ADDRESSES_TRIED]
+        for address in sorted(allowed, key=partial(self._addresses.is_full, self._tenant)):
             await self._take(address)
             try:
-                return await self._guard.connect(address, port, timeout)
+                return await self._network.connect_tcp(address, port, timeout=timeout)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
                 self.close()
@@ -164,7 +147,7 @@ class GuardedNetwork(AsyncNetworkBackend):
         left_s = (self._deadline.when() or loop.time()) - loop.time()
         self._deadline.reschedule(None)
         try:
-            self._give_back = await self._take_place(address)
+            self._give_back = await self._addresses.take(self._tenant, address)
         finally:
             self._deadline.reschedule(loop.time() + left_s)
 

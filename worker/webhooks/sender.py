@@ -23,10 +23,10 @@ from understudy.worker.webhooks.guard import (
     UNRESOLVED,
     Addresses,
     AddressFull,
-    Guard,
     GuardedNetwork,
     Resolve,
     Resolver,
+    allowed_addresses,
 )
 
 DEADLINE_S = 15.0
@@ -63,8 +63,8 @@ class Sender:
         tls: ssl.SSLContext | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._own_resolver = Resolver(threads) if resolve is None else None
-        self._network = Guard(settings, resolve or self._own_resolver or Resolver(threads))
+        self._resolve = resolve or Resolver(threads)
+        self._settings = settings
         self._addresses = Addresses(NAMES_AT_AN_ADDRESS * settings.max_in_flight, deadline_s)
         self._late: dict[asyncio.Task[list[str]], str] = {}
         self._tls = tls or httpx.create_ssl_context()
@@ -77,8 +77,8 @@ class Sender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await end(set(self._late))
-        if self._own_resolver is not None:
-            self._own_resolver.close()
+        if isinstance(self._resolve, Resolver):
+            self._resolve.close()
 
     @property
     def late(self) -> Counter[str]:
@@ -89,8 +89,7 @@ class Sender:
         """Never raises because of what a receiver does."""
         try:
             async with asyncio.timeout(self._deadline_s) as deadline:
-                places = partial(self._addresses.take, tenant), partial(self._addresses.is_full, tenant)
-                network = GuardedNetwork(self._network, partial(self._look_up, tenant), *places, deadline)
+                network = GuardedNetwork(partial(self._look_up, tenant), self._addresses, tenant, deadline)
                 try:
                     return await self._post(network, receiver_url(url), headers, body)
                 finally:
@@ -110,7 +109,7 @@ class Sender:
 
     async def _look_up(self, tenant: str, host: str, port: int) -> Sequence[str]:
         """A thread that waits for a DNS server cannot be aborted: it counts until it has its answer."""
-        look = asyncio.create_task(self._network.allowed(host, port))
+        look = asyncio.create_task(allowed_addresses(host, port, self._resolve, self._settings))
         try:
             return await asyncio.shield(look)
         except asyncio.CancelledError:
