@@ -118,3 +118,13 @@ async def key_for(store: Store, *scopes: Scope, tenant: str = "default", **field
 
 def bearer(key: str | bytes) -> dict[str, bytes]:
     return {"Authorization": b"Bearer " + (key if isinstance(key, bytes) else key.encode())}
+
+
+def walked(routes: Any) -> Iterator[Any]:
+    """Each route of the application, including those of its routers."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from walked(included.routes)
+        elif hasattr(route, "methods"):
+            yield route

@@ -4,18 +4,20 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 
 import httpx
 import pytest
-from api_help import Clock, Served, key_for, served
+from api_help import Clock, Served, key_for, served, walked
 from fakeredis import FakeAsyncRedis
 from ledger_help import open_batch
 
 from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store
-from understudy.producer.web.sessions import COOKIE
+from understudy.producer.web.rendering import PageRoute
+from understudy.producer.web.sessions import COOKIE, form_token
 
 
 @pytest.fixture
@@ -110,6 +112,34 @@ async def test_a_tenant_sees_and_changes_its_own_batches_only(api: Served, store
         assert (await http.post(f"/batches/{ours}/cancel", data={"form_token": form[1]})).status_code == 303
     view = await store.batches.view(theirs)
     assert view is not None and view.state == "in_progress"
+
+
+async def test_on_no_page_another_tenants_work_exists_and_without_a_session_there_is_only_the_form(
+    api: Served, store: Store
+) -> None:
+    batch_id, (job_id,) = await open_batch(store, 1, tenant="theirs")
+    owned = {"batch_id": [batch_id], "job_id": [job_id], "act": ["pause", "resume", "cancel", "retry"]}
+    key = await key_for(store, Scope.ADMIN, tenant="ours")
+    pages = [(route.path, route.methods) for route in walked(api.app.routes) if isinstance(route, PageRoute)]
+    assert len(pages) > 7
+    async with signed_in(api, key) as ours, api.client("203.0.113.9") as stranger:
+        ours_form = {"form_token": form_token(ours.cookies[COOKIE])}
+        for path, methods in pages:
+            names = re.findall(r"{(\w+)}", path)
+            for words in product(*(owned[name] for name in names)):
+                place = path.format(**dict(zip(names, words, strict=True)))
+                if path == "/sign-out":
+                    continue
+                for method in methods:
+                    answer = await ours.request(method, place, data=ours_form if method == "POST" else None)
+                    assert answer.status_code == 404 or not names, f"{method} {place}"
+                    shown = answer.text.replace(f"no batch {batch_id}", "")
+                    assert batch_id not in shown and job_id not in shown, f"{method} {place}"
+                    if path != "/sign-in":
+                        shut = await stranger.request(method, place)
+                        assert (shut.status_code, shut.headers["location"]) == (303, "/sign-in"), f"{method} {place}"
+    view = await store.batches.view(batch_id)
+    assert view is not None and view.state == "in_progress" and view.paused is None
 
 
 async def test_a_key_that_may_only_read_has_no_buttons_and_changes_nothing(api: Served, store: Store) -> None:
