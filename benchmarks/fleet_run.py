@@ -22,7 +22,7 @@ from typing import Any
 import redis
 
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch, NewJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.store import open_store
 

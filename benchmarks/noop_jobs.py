@@ -31,8 +31,9 @@ from redis.asyncio import Redis
 
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
+from understudy.models.jobs.execution import AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.queue.tickets import stage
-from understudy.models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store, open_store
@@ -97,7 +98,7 @@ async def jobs_per_s(settings: Settings, redis_url: str, count: int, loop: type[
         await redis.flushdb()
         batch_id, ids = await accept_jobs(box.store, count)
         await stage(redis, [(job_id, Priority.BULK) for job_id in ids])
-        await box.store.claims.register_worker(worker_row(worker_id, CONCURRENCY), LEASE_S)
+        await box.store.workers.register(worker_row(worker_id, CONCURRENCY), LEASE_S)
         tools = replace(box.tools, client=AnswersAtOnce(CONCURRENCY))
         claims = loop(worker_id, bridge, box.store, tools, CONCURRENCY)
         started = time.perf_counter()

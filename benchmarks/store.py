@@ -17,7 +17,8 @@ from pathlib import Path
 from own_servers import own_database
 
 from understudy.models.ids import new_id
-from understudy.models.records import AttemptRecord, NewBatch, NewJob, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.execution import AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState
 from understudy.models.store import Store, open_store
@@ -52,8 +53,8 @@ async def measure(store: Store, rows: int, lanes: int) -> None:
         spent["add_jobs"] += await timed(lambda jobs=jobs: store.intake.add_jobs(batch_id, jobs))
     await store.intake.open_batch(batch_id, rows)
     singles = [NewJob(new_id("job"), PROMPT, CHAIN, "", tenant=f"t{n}", expires_at=deadline) for n in range(lanes)]
-    await store.intake.add_single(singles)
-    await store.claims.register_worker(
+    await store.intake.accept_jobs("default", singles)
+    await store.workers.register(
         Worker(id=worker_id, host="here", pid=1, concurrency=GROUP, started_at=0, lease_until=0), 3_600
     )
     (lane,) = [each for each in await store.planning.lanes() if each.batch_id == batch_id]
@@ -74,16 +75,18 @@ async def measure(store: Store, rows: int, lanes: int) -> None:
         f"ready_lanes ({lanes + 1:,})": lambda: store.planning.ready_lanes(50),
         "batch_view": lambda: store.batches.view(batch_id),
         "latency_percentiles": lambda: store.jobs.latency_percentiles(batch_id),
-        "close_batches": store.batches.close_finished,
-        "expire_slice (none)": store.batches.expire_slice,
-        "rescue (none)": store.claims.rescue,
-        "beat": lambda: store.claims.beat(worker_id, 3_600),
+        "close_batches": store.lifecycle.close_finished,
+        "expire_slice (none)": store.lifecycle.expire_slice,
+        "rescue (none)": store.workers.rescue,
+        "beat": lambda: store.workers.beat(worker_id, 3_600),
     }
     for name, read in reads.items():
         await read()
         print(f"{store.dialect:<11} {name:<22} {await timed(read) * 1e3:>9.2f} ms")
-    await store.batches.cancel(batch_id)
-    print(f"{store.dialect:<11} {'cancel_slice (2,000)':<22} {await timed(store.batches.cancel_slice) * 1e3:>9.2f} ms")
+    await store.lifecycle.cancel(batch_id)
+    print(
+        f"{store.dialect:<11} {'cancel_slice (2,000)':<22} {await timed(store.lifecycle.cancel_slice) * 1e3:>9.2f} ms"
+    )
 
 
 def report(dialect: str, name: str, seconds: float) -> None:

@@ -17,7 +17,8 @@ import orjson
 from understudy.models.config.private_files import make_private, make_private_within
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import AttemptRecord, ResultRecord, Settled, Waiting
+from understudy.models.jobs.execution import AttemptRecord, ResultRecord, Settled
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreError, StoreOutage
 

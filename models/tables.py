@@ -9,6 +9,11 @@ from sqlmodel import Field, SQLModel
 from understudy.models.state import BatchState, JobState
 
 
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows that meet a condition."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Chain(SQLModel, table=True):
     """A chain as accepted, shared by all jobs that use it."""
 
@@ -68,64 +73,19 @@ class Job(SQLModel, table=True):
     """One completion owed. `(worker_id, claim_no)` fences everything that is written about it."""
 
     __table_args__ = (
-        Index(
-            "ix_job_ready",
-            "batch_id",
-            "tenant",
-            "chain_id",
-            "priority",
-            "not_before",
-            "id",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
+        _partial(
+            "ix_job_ready", "batch_id", "tenant", "chain_id", "priority", "not_before", "id", where="state = 'queued'"
         ),
-        Index(
-            "ix_job_due",
-            "not_before",
-            sqlite_where=text("state = 'queued' AND not_before > 0"),
-            postgresql_where=text("state = 'queued' AND not_before > 0"),
-        ),
-        Index(
-            "ix_job_waiting",
-            "batch_id",
-            sqlite_where=text("state = 'queued' AND not_before > 0"),
-            postgresql_where=text("state = 'queued' AND not_before > 0"),
-        ),
-        Index(
-            "ix_job_deadline",
-            "expires_at",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
-        ),
-        Index(
-            "ix_job_running",
-            "worker_id",
-            sqlite_where=text("state = 'running'"),
-            postgresql_where=text("state = 'running'"),
-        ),
-        Index(
-            "ix_job_running_batch",
-            "batch_id",
-            sqlite_where=text("state = 'running'"),
-            postgresql_where=text("state = 'running'"),
-        ),
-        Index(
-            "ix_job_delivered",
-            "delivered_at",
-            sqlite_where=text("delivered_at IS NOT NULL"),
-            postgresql_where=text("delivered_at IS NOT NULL"),
-        ),
+        _partial("ix_job_due", "not_before", where="state = 'queued' AND not_before > 0"),
+        _partial("ix_job_waiting", "batch_id", where="state = 'queued' AND not_before > 0"),
+        _partial("ix_job_deadline", "expires_at", where="state = 'queued'"),
+        _partial("ix_job_running", "worker_id", where="state = 'running'"),
+        _partial("ix_job_running_batch", "batch_id", where="state = 'running'"),
+        _partial("ix_job_delivered", "delivered_at", where="delivered_at IS NOT NULL"),
         Index("ix_job_batch", "batch_id", "id"),
         Index("ix_job_chain", "chain_id"),
         Index("ix_job_tenant", "tenant", "id"),
-        Index(
-            "ix_job_stored",
-            "tenant",
-            "bytes",
-            "answer_bytes",
-            sqlite_where=text("batch_id = ''"),
-            postgresql_where=text("batch_id = ''"),
-        ),
+        _partial("ix_job_stored", "tenant", "bytes", "answer_bytes", where="batch_id = ''"),
     )
 
     id: str = Field(primary_key=True)
@@ -339,19 +299,8 @@ class Idempotency(SQLModel, table=True):
     """A request with an idempotency key, and what it created: the same request again creates nothing new."""
 
     __table_args__ = (
-        Index(
-            "ix_idempotency_answered",
-            "object_id",
-            sqlite_where=text("answer IS NOT NULL"),
-            postgresql_where=text("answer IS NOT NULL"),
-        ),
-        Index(
-            "ix_idempotency_stored",
-            "tenant",
-            "answer_bytes",
-            sqlite_where=text("answer IS NOT NULL"),
-            postgresql_where=text("answer IS NOT NULL"),
-        ),
+        _partial("ix_idempotency_answered", "object_id", where="answer IS NOT NULL"),
+        _partial("ix_idempotency_stored", "tenant", "answer_bytes", where="answer IS NOT NULL"),
     )
 
     tenant: str = Field(primary_key=True)
@@ -465,33 +414,10 @@ class WebhookDelivery(SQLModel, table=True):
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
-        Index(
-            "ix_delivery_due",
-            "next_at",
-            sqlite_where=text("state = 'pending'"),
-            postgresql_where=text("state = 'pending'"),
-        ),
-        Index(
-            "ix_delivery_receiver",
-            "receiver",
-            "next_at",
-            sqlite_where=text("state = 'pending'"),
-            postgresql_where=text("state = 'pending'"),
-        ),
-        Index(
-            "ix_delivery_turn",
-            "tenant",
-            "receiver",
-            "next_at",
-            sqlite_where=text("state = 'pending'"),
-            postgresql_where=text("state = 'pending'"),
-        ),
-        Index(
-            "ix_delivery_claimed",
-            "receiver",
-            sqlite_where=text("claimed_by IS NOT NULL"),
-            postgresql_where=text("claimed_by IS NOT NULL"),
-        ),
+        _partial("ix_delivery_due", "next_at", where="state = 'pending'"),
+        _partial("ix_delivery_receiver", "receiver", "next_at", where="state = 'pending'"),
+        _partial("ix_delivery_turn", "tenant", "receiver", "next_at", where="state = 'pending'"),
+        _partial("ix_delivery_claimed", "receiver", where="claimed_by IS NOT NULL"),
         Index("ix_delivery_tenant", "tenant", "id"),
     )
 

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 
-from understudy.models.records import Estimate
+from understudy.models.jobs.submission import Estimate
 
 DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", re.ASCII)
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}

@@ -6,10 +6,10 @@ UnknownId   no object has this id; one sentence
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from understudy.models.config.settings import Settings
 from understudy.models.errors import WrongUse
+from understudy.models.jobs.views import JobView
 from understudy.models.store import LEDGER_FILE, Store, open_store
 from understudy.models.tenants import DEFAULT_TENANT
 
@@ -59,10 +59,9 @@ async def shown_batch(store: Store, given: str, tenant: str | None = None) -> st
     return given
 
 
-async def job_named(store: Store, given: str, tenant: str | None = None) -> dict[str, Any] | None:
+async def job_named(store: Store, given: str, tenant: str | None = None) -> JobView | None:
     """The job with this id, of one tenant if given; None if there is no such job."""
-    job = None if given in NEWEST else await store.jobs.view(given)
-    return job if job is not None and tenant in (None, job["tenant"]) else None
+    return None if given in NEWEST else await store.jobs.view(given, tenant)
 
 
 async def batch_named(store: Store, given: str) -> str:
@@ -80,9 +79,9 @@ async def batch_named(store: Store, given: str) -> str:
 
 async def cancel_batch(store: Store, batch_id: str) -> bool:
     """False when it has ended, is ending, or does not exist. Finished jobs keep their results."""
-    if not await store.ingest.cancel(batch_id) and not await store.batches.cancel(batch_id):
+    if not await store.filling.cancel(batch_id) and not await store.lifecycle.cancel(batch_id):
         return False
-    while await store.batches.cancel_slice():
+    while await store.lifecycle.cancel_slice():
         continue
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     return True

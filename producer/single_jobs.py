@@ -10,8 +10,8 @@ from redis.exceptions import RedisError
 
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
+from understudy.models.jobs.submission import NewJob
 from understudy.models.queue import keys, tickets
-from understudy.models.records import NewJob
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.tokens import most_output_tokens
 from understudy.models.request.wire import RequestError, write_json
@@ -20,7 +20,7 @@ from understudy.models.routing.options import refuse_misspelt
 from understudy.models.routing.route import Router, schemas_to_check
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
-from understudy.models.store.intake import NamedRequest
+from understudy.models.store.work.intake import NamedRequest
 from understudy.producer import request_fields as words
 from understudy.producer.ingest.input_rows import checked_id
 

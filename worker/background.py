@@ -137,25 +137,25 @@ class Upkeep:
                 await self._lead.resign()
 
     async def _close(self) -> None:
-        while await self._store.batches.cancel_slice():
+        while await self._store.lifecycle.cancel_slice():
             await asyncio.sleep(0)
-        while expired := await self._store.batches.expire_slice():
+        while expired := await self._store.lifecycle.expire_slice():
             self._box.announcer.tell(expired)
             await asyncio.sleep(0)
-        self._box.announcer.tell(await self._store.batches.close_finished())
+        self._box.announcer.tell(await self._store.lifecycle.close_finished())
 
     async def _forget(self) -> None:
-        retention, how = self._store.retention, self._box.settings.store_content
-        while await retention.forget_delivered(how, CONTENT_KEPT_S) and not is_being_ended():
+        content, how = self._store.content, self._box.settings.store_content
+        while await content.forget_delivered(how, CONTENT_KEPT_S) and not is_being_ended():
             await asyncio.sleep(0)
-        while await self._store.ingest.clear_never_opened() and not is_being_ended():
+        while await self._store.filling.clear_never_opened() and not is_being_ended():
             await asyncio.sleep(0)
 
     async def _rescue(self) -> None:
         """Not before a whole lease of unbroken contact: after an outage every lease looks expired."""
         if not self._may_rescue():
             return
-        for worker_id, jobs in await self._store.claims.rescue(self._may_rescue):
+        for worker_id, jobs in await self._store.workers.rescue(self._may_rescue):
             log.warning("Worker %s is gone; its %d unfinished jobs run again", worker_id, jobs)
             await forget_worker(self._box.redis, worker_id)
 

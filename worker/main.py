@@ -26,10 +26,10 @@ from understudy.models.cancellation import end
 from understudy.models.config.settings import LogSettings, Settings, SettingsError, load_settings
 from understudy.models.errors import UNREACHABLE, WRONG_USE
 from understudy.models.ids import new_id
+from understudy.models.jobs.execution import Settled
 from understudy.models.logs import about, configure_logs, raised_at
 from understudy.models.queue.keys import QUEUES
 from understudy.models.queue.redis_check import shown_url
-from understudy.models.records import Settled
 from understudy.models.spool import keep, replay
 from understudy.models.store import Store, StoreOutage, open_store
 from understudy.worker.background import Upkeep
@@ -204,13 +204,13 @@ class Shift:
         self._hurry.set()
 
     async def _register(self, store: Store) -> None:
-        await store.claims.register_worker(worker_row(self._worker_id, self._concurrency), self._lease_s)
+        await store.workers.register(worker_row(self._worker_id, self._concurrency), self._lease_s)
 
     async def _sign_off(self) -> None:
         """Otherwise the lease expires by itself, and what this worker held is rescued then."""
         try:
             async with asyncio.timeout(SIGN_OFF_S):
-                await self._box.store.claims.remove_worker(self._worker_id)
+                await self._box.store.workers.remove(self._worker_id)
         except (StoreOutage, TimeoutError) as outage:
             log.warning("This worker could not sign off in the ledger: %s", type(outage).__name__)
 
@@ -220,7 +220,7 @@ class Shift:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
 
         async def beat() -> None:
-            if not await store.claims.beat(self._worker_id, self._lease_s):
+            if not await store.workers.beat(self._worker_id, self._lease_s):
                 log.warning("This worker's lease was lost and its jobs were taken back; it registers again")
                 await self._register(store)
 

@@ -13,7 +13,8 @@ from math import ceil
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.pricing import Pricing, Rate, expected_cost
-from understudy.models.records import DeploymentTally, Estimate, NewJob
+from understudy.models.jobs.submission import Estimate, NewJob
+from understudy.models.jobs.views import DeploymentTally
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, expected_output_tokens
 from understudy.models.routing.chain import Chain, Step
 

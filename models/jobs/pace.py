@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from understudy.models.records import BatchView
+from understudy.models.jobs.views import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES
 
 WINDOW_S = 60.0

@@ -1,13 +1,36 @@
 """Wait reasons of jobs and batches: the kinds, and what workers store with a job that they put back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 import orjson
 
 from understudy.models.failure import FailureClass
-from understudy.models.records import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a batch waits for, as the planner saw it a moment ago, or a job, as the worker that put it back wrote it.
+
+    `hold` is the kind: one of the limiter's (`requests`, `tokens`, `in_flight`, `cooldown`, `breaker` and others), or
+    `credential` (a person must fix one), `rules` (data rules allow no step), `budget`, `turn` (others go first),
+    `put_back` (the time of the job has not come).
+    `reason` is a readable sentence. `until` is the earliest time at which it may continue; None if unknown.
+    """
+
+    reason: str
+    hold: str
+    provider: str | None = None
+    model: str | None = None
+    account: str | None = None  # unique across providers, such as "openai:main"
+    until: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For people, with the account and without `until`."""
+        return f"{self.reason} (account {self.account})" if self.account else self.reason
+
 
 HOLD_WORDS = {
     "requests": "requests per minute are used up",

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from understudy.models.jobs.execution import AttemptRecord
 from understudy.models.objects.shapes import described
-from understudy.models.records import AttemptRecord
 
 
 @described
@@ -65,7 +65,7 @@ class AttemptSummary(TypedDict):
 
 
 def attempt_object(row: Mapping[str, Any]) -> AttemptObject:
-    """`row`: as returned by `Store.jobs.attempts`."""
+    """`row`: of the table, with `cost_usd` None if the price is unknown."""
     return {
         "id": row["id"],
         "object": "attempt",

@@ -7,10 +7,10 @@ from typing_extensions import TypedDict
 
 from understudy.models.jobs.pace import eta_s
 from understudy.models.jobs.pause_reasons import PauseKind
-from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP, Helper
+from understudy.models.jobs.views import BatchView, DeploymentTally
+from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP, Helper, Waiting
 from understudy.models.objects.shapes import described
 from understudy.models.objects.waiting import WaitingObject, waiting_object
-from understudy.models.records import BatchView, DeploymentTally, Waiting
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState, PriorityWord
 
 StatusWord = Literal[

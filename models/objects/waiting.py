@@ -2,9 +2,8 @@
 
 from typing_extensions import TypedDict
 
-from understudy.models.jobs.wait_reasons import WHO_CAN_HELP, Helper
+from understudy.models.jobs.wait_reasons import WHO_CAN_HELP, Helper, Waiting
 from understudy.models.objects.shapes import described
-from understudy.models.records import Waiting
 
 
 @described

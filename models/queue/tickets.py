@@ -17,10 +17,10 @@ from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.defaults import RQ_KEY_PREFIX
 from rq.suspension import WORKERS_SUSPENDED
 
+from understudy.models.jobs.submission import NewJob
 from understudy.models.queue.keys import JOB_FUNCTION, QUEUES, in_line
 from understudy.models.queue.lua_scripts import script_text
 from understudy.models.queue.redis_values import text
-from understudy.models.records import NewJob
 from understudy.models.state import Priority
 
 RESULT_TTL_S = 20

@@ -1,24 +1,32 @@
 """The ledger: every SQL statement of the project, each named, for SQLite and PostgreSQL.
 
-A `Store` consists of areas. Each is a class in a module of its own, or in `area.py` of a folder. It is loaded on first
+A `Store` consists of areas. Each is one class in the module of its name, here or in `work/`, and loaded on first
 use: its statements are built when its module is imported.
 
 | area | about |
 |---|---|
 | `intake` | accepting batches and single jobs, each request once |
-| `ingest` | batches that are accepted first and filled from a file afterwards |
-| `jobs` | single jobs and their provider calls: looked up, listed, cancelled, run again |
-| `batches` | whole batches: shown, paused, cancelled, ended |
-| `runs` | repeatable runs: which process owns one, its lines, the job behind each line |
+| `filling` | batches that are accepted first and filled from a file afterwards |
 | `planning` | what the planner reads, and what it reports on waiting batches |
-| `claims` | what workers hold: leases, the guarded start, the fenced settle, rescue |
+| `claims` | the guarded start of jobs, and their fenced settle |
+| `workers` | leases, and the jobs of workers that stopped or died |
+| `jobs` | jobs and their provider calls: looked up, listed, cancelled |
+| `batches` | batches with their sums: looked up, listed |
+| `lifecycle` | batches paused, resumed, cancelled, expired, ended |
 | `canary` | whether a batch is worth continuing |
-| `credentials` | disabled credentials, until they are enabled again |
+| `outputs` | results of ended jobs, row by row |
+| `runs` | repeatable runs: which process owns one, its lines, the job behind each line |
+| `comparison` | today's lines of a run against those previously sent |
+| `reruns` | jobs to run again, and unsent jobs that get another chain |
 | `budgets` | what may be spent, and what was |
-| `webhooks` | endpoints, secrets and deliveries; `webhooks/outbox.py` writes what is to be delivered |
+| `credentials` | disabled credentials, until they are enabled again |
 | `files` | uploads, and the files that batches make |
-| `tenants` | keys, limits, usage |
-| `retention` | deletion of what is old, refused or delivered |
+| `api_keys` | keys of the HTTP API |
+| `tenants` | their limits, rules and usage |
+| `webhooks` | endpoints, secrets, the log of deliveries; `outbox.py` writes what is to be delivered |
+| `deliveries` | webhooks that are due: claimed, and settled after an attempt |
+| `content` | prompts and answers, deleted after delivery |
+| `retention` | deletion of what is old or rejected |
 | `audit` | who did what |
 | `metrics` | numbers for metrics |
 
@@ -28,7 +36,8 @@ All methods raise the errors of `models.store.errors`.
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,26 +54,34 @@ from understudy.models.store.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from understudy.models.store.ledger import Ledger
+from understudy.models.store.ledger import Area, Ledger
 
 if TYPE_CHECKING:
     from understudy.models.routing.chain import Chain
+    from understudy.models.store.api_keys import ApiKeys
     from understudy.models.store.audit import Audit
-    from understudy.models.store.batches.area import Batches
     from understudy.models.store.budgets import Budgets
-    from understudy.models.store.canary import Canary
-    from understudy.models.store.claims.area import Claims
+    from understudy.models.store.content import Content
     from understudy.models.store.credentials import Credentials
+    from understudy.models.store.deliveries import Deliveries
     from understudy.models.store.files import Files
-    from understudy.models.store.ingest import Ingest
-    from understudy.models.store.intake import Intake
-    from understudy.models.store.jobs.area import Jobs
     from understudy.models.store.metrics import Metrics
-    from understudy.models.store.planning import Planning
-    from understudy.models.store.retention.area import Retention
-    from understudy.models.store.runs.area import Runs
-    from understudy.models.store.tenants.area import Tenants
-    from understudy.models.store.webhooks.endpoints import Webhooks
+    from understudy.models.store.retention import Retention
+    from understudy.models.store.tenants import Tenants
+    from understudy.models.store.webhooks import Webhooks
+    from understudy.models.store.work.batches import Batches
+    from understudy.models.store.work.canary import Canary
+    from understudy.models.store.work.claims import Claims
+    from understudy.models.store.work.comparison import Comparison
+    from understudy.models.store.work.filling import Filling
+    from understudy.models.store.work.intake import Intake
+    from understudy.models.store.work.jobs import Jobs
+    from understudy.models.store.work.lifecycle import Lifecycle
+    from understudy.models.store.work.outputs import Outputs
+    from understudy.models.store.work.planning import Planning
+    from understudy.models.store.work.reruns import Reruns
+    from understudy.models.store.work.runs import Runs
+    from understudy.models.store.work.workers import Workers
 
 __all__ = [
     "Store",
@@ -86,105 +103,45 @@ LEDGER_FILE = "ledger.db"
 class Store:
     """The ledger as its users see it: areas over one database and one clock."""
 
+    api_keys: "ApiKeys"
+    audit: "Audit"
+    budgets: "Budgets"
+    content: "Content"
+    credentials: "Credentials"
+    deliveries: "Deliveries"
+    files: "Files"
+    metrics: "Metrics"
+    retention: "Retention"
+    tenants: "Tenants"
+    webhooks: "Webhooks"
+    batches: "Batches"
+    canary: "Canary"
+    claims: "Claims"
+    comparison: "Comparison"
+    filling: "Filling"
+    intake: "Intake"
+    jobs: "Jobs"
+    lifecycle: "Lifecycle"
+    outputs: "Outputs"
+    planning: "Planning"
+    reruns: "Reruns"
+    runs: "Runs"
+    workers: "Workers"
+
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._db = database
         self._ledger = Ledger(database, clock)
 
-    @cached_property
-    def intake(self) -> "Intake":
-        from understudy.models.store.intake import Intake
+    if not TYPE_CHECKING:  # the annotations above say more
 
-        return Intake(self._ledger)
-
-    @cached_property
-    def ingest(self) -> "Ingest":
-        from understudy.models.store.ingest import Ingest
-
-        return Ingest(self._ledger)
-
-    @cached_property
-    def jobs(self) -> "Jobs":
-        from understudy.models.store.jobs.area import Jobs
-
-        return Jobs(self._ledger)
-
-    @cached_property
-    def batches(self) -> "Batches":
-        from understudy.models.store.batches.area import Batches
-
-        return Batches(self._ledger)
-
-    @cached_property
-    def runs(self) -> "Runs":
-        from understudy.models.store.runs.area import Runs
-
-        return Runs(self._ledger)
-
-    @cached_property
-    def planning(self) -> "Planning":
-        from understudy.models.store.planning import Planning
-
-        return Planning(self._ledger)
-
-    @cached_property
-    def claims(self) -> "Claims":
-        from understudy.models.store.claims.area import Claims
-
-        return Claims(self._ledger)
-
-    @cached_property
-    def canary(self) -> "Canary":
-        from understudy.models.store.canary import Canary
-
-        return Canary(self._ledger)
-
-    @cached_property
-    def credentials(self) -> "Credentials":
-        from understudy.models.store.credentials import Credentials
-
-        return Credentials(self._ledger)
-
-    @cached_property
-    def budgets(self) -> "Budgets":
-        from understudy.models.store.budgets import Budgets
-
-        return Budgets(self._ledger)
-
-    @cached_property
-    def webhooks(self) -> "Webhooks":
-        from understudy.models.store.webhooks.endpoints import Webhooks
-
-        return Webhooks(self._ledger)
-
-    @cached_property
-    def files(self) -> "Files":
-        from understudy.models.store.files import Files
-
-        return Files(self._ledger)
-
-    @cached_property
-    def tenants(self) -> "Tenants":
-        from understudy.models.store.tenants.area import Tenants
-
-        return Tenants(self._ledger)
-
-    @cached_property
-    def retention(self) -> "Retention":
-        from understudy.models.store.retention.area import Retention
-
-        return Retention(self._ledger)
-
-    @cached_property
-    def audit(self) -> "Audit":
-        from understudy.models.store.audit import Audit
-
-        return Audit(self._ledger)
-
-    @cached_property
-    def metrics(self) -> "Metrics":
-        from understudy.models.store.metrics import Metrics
-
-        return Metrics(self._ledger)
+        def __getattr__(self, name: str) -> Area:
+            """An area, loaded on first use."""
+            if name not in Store.__annotations__:
+                raise AttributeError(f"the store has no area {name}")
+            folder = "" if find_spec(f"{__name__}.{name}") else ".work"
+            area = getattr(import_module(f"{__name__}{folder}.{name}"), Store.__annotations__[name])(self._ledger)
+            setattr(self, name, area)
+            return area
 
     async def now(self) -> float:
         """Unix seconds by the ledger's clock, which leases and times are compared with."""

@@ -77,8 +77,7 @@ class Audit(Area):
     ) -> list[dict[str, Any]]:
         """Actions, newest first; `before` is the id of the last one seen."""
         page = audit_page(tenant, clean(before) or "", since, {"actor": clean(actor), "action": clean(action)})
-        async with self._db.read() as connection:
-            return [_act(row) for row in await connection.execute(page.limit(limit))]
+        return [_act(row) for row in await self._db.rows(page.limit(limit))]
 
     async def record(
         self, actor: str, tenant: str, action: str, subject: str, old: Values | None = None, new: Values | None = None

@@ -19,8 +19,8 @@ from understudy.models.costs.budgets import (
 )
 from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
-from understudy.models.store.lanes import LANES
 from understudy.models.store.ledger import Area
+from understudy.models.store.outbox import HELD_BATCH, announce_held, announce_resumed
 from understudy.models.store.sql import (
     GOES_ON,
     NOW,
@@ -36,7 +36,7 @@ from understudy.models.store.sql import (
     tenant_tally,
 )
 from understudy.models.store.tallies import OF_ATTEMPTS, SPENT
-from understudy.models.store.webhooks.outbox import HELD_BATCH, announce_held, announce_resumed
+from understudy.models.store.work.lanes import LANES
 
 _names: BindParameter[Any] = bindparam("names", expanding=True)
 

@@ -1,23 +1,13 @@
 """Disabled credentials, until they are enabled again."""
 
-from sqlalchemy import Boolean, Insert, bindparam, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Boolean, bindparam, delete, or_, select
 
 from understudy.models.disabled import ALL_MODELS, SetAside
 from understudy.models.failure import FailureClass
 from understudy.models.store.ledger import Area
-from understudy.models.store.sql import clean, credential
+from understudy.models.store.sql import clean, credential, replacing, upsert
 
-
-def _replacing(insert: postgresql.Insert | sqlite.Insert) -> Insert:
-    values = {each.name: insert.excluded[each.name] for each in credential.columns if not each.primary_key}
-    return insert.on_conflict_do_update(index_elements=list(credential.primary_key.columns), set_=values)
-
-
-SET_ASIDE = {
-    "postgresql": _replacing(postgresql.insert(credential)),
-    "sqlite": _replacing(sqlite.insert(credential)),
-}
+SET_ASIDE = replacing(upsert(credential), (each.name for each in credential.columns if not each.primary_key))
 """Disable a credential, replacing an earlier record."""
 
 CREDENTIALS = select(credential).order_by(credential.c.provider, credential.c.key, credential.c.model)
@@ -54,13 +44,11 @@ class Credentials(Area):
         words = {"failure": str(failure), "reason": clean(reason), "fingerprint": fingerprint, "probe_at": probe_at}
         words["job_id"] = job_id
         row = {"provider": provider, "key": key, "model": model or ALL_MODELS, "since": now, **words}
-        async with self._db.write() as connection:
-            await connection.execute(SET_ASIDE[self._db.dialect], row)
+        await self._db.change(SET_ASIDE, row)
 
     async def listed(self) -> list[SetAside]:
-        async with self._db.read() as connection:
-            rows = (await connection.execute(CREDENTIALS)).mappings()
-            return [SetAside(**row | {"failure": FailureClass(row["failure"])}) for row in map(dict, rows)]
+        rows = await self._db.rows(CREDENTIALS)
+        return [SetAside(**{**row._mapping, "failure": FailureClass(row.failure)}) for row in rows]
 
     async def enable(self, provider: str, key: str | None = None, model: str | None = None) -> list[str]:
         """Enable a credential, or all of a provider; returns the keys of the removed records.

@@ -5,21 +5,18 @@ whichever process comes first. A crash in between does not undo the deletion.
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import (
-    BindParameter,
     Double,
     Row,
     Select,
     Text,
     bindparam,
-    case,
     delete,
     exists,
-    func,
     or_,
     select,
     tuple_,
@@ -27,16 +24,12 @@ from sqlalchemy import (
 )
 
 from understudy.models.ids import time_of
-from understudy.models.records import FileRecord, OutputRow
-from understudy.models.state import TERMINAL_STATES, BatchState, JobState
-from understudy.models.store.batches.views import ERRORS, OUTPUT, WAITED_FOR, waited_for
-from understudy.models.store.database.disk_space import ROW_BYTES
+from understudy.models.jobs.views import ERRORS, OUTPUT
+from understudy.models.state import BatchState
 from understudy.models.store.errors import StoreConflict
 from understudy.models.store.ledger import Area
-from understudy.models.store.paging import ANSWER_BYTES, Paged, Span, size_of
-from understudy.models.store.sql import NOW, batch, clean, file, job, job_input, result
+from understudy.models.store.sql import NOW, batch, clean, file
 
-SLICE = 2_000
 EXPIRED_AT_ONCE = 100
 UPLOAD = "batch"
 """The purpose of an uploaded input."""
@@ -44,9 +37,11 @@ UPLOAD = "batch"
 OF_BATCH = re.compile(rf"file_(batch_\w+)_(?:{OUTPUT}|{ERRORS})")
 
 _alive = or_(file.c.expires_at.is_(None), file.c.expires_at > NOW)
+
 _awaited = exists(
     select(batch.c.id).where(batch.c.state == str(BatchState.VALIDATING), batch.c.input_file_id == file.c.id)
 )
+
 _this = (file.c.id == bindparam("file_id"), file.c.tenant == bindparam("owner"))
 
 FILE = select(file).where(*_this, _alive)
@@ -98,47 +93,21 @@ DROP_FILE = delete(file).where(file.c.id == bindparam("file_id"))
 SET_BYTES = update(file).where(file.c.id == bindparam("file_id")).values(bytes=bindparam("size"))
 """Set the size of a file."""
 
-_of_part = (job.c.batch_id == bindparam("batch_id"), job.c.state.in_(bindparam("states", expanding=True)))
 
-_part = (
-    select(job.c.id.label("job_id"), job.c.custom_id, job.c.line, job.c.state, result.c.status_code, *WAITED_FOR)
-    .select_from(job)
-    .outerjoin(result, result.c.job_id == job.c.id)
-    .outerjoin(batch, batch.c.id == job.c.batch_id)
-    .where(*_of_part)
-)
-PART_PAGE = Paged(_part.add_columns(result.c.body, result.c.error), job.c.id, ANSWER_BYTES + size_of(job.c.custom_id))
-"""A page of a batch's jobs that ended in certain states, with their results."""
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file's row. The API stores the bytes of an upload; an output is read from the results."""
 
-PART_SIZES = Paged(_part.add_columns(ANSWER_BYTES.label("answer_bytes")), job.c.id, size_of(job.c.custom_id))
-"""The same, with the size of their results instead."""
-
-PART_IDS = select(job.c.id).where(*_of_part, job.c.id > bindparam("after")).order_by(job.c.id).limit(SLICE)
-"""A slice of a batch's jobs that ended in certain states."""
-
-_ids: BindParameter[str] = bindparam("ids", expanding=True)
-
-_prompt_bytes = case((job.c.bytes > ROW_BYTES, job.c.bytes - ROW_BYTES), else_=0)
-_stored = func.coalesce(func.sum(_prompt_bytes + func.coalesce(job.c.answer_bytes, 0)), 0)
-
-FORGET = (
-    update(batch)
-    .where(batch.c.id.in_(select(job.c.batch_id).where(job.c.id.in_(_ids))))
-    .values(
-        stored_bytes=batch.c.stored_bytes
-        - select(_stored).where(job.c.batch_id == batch.c.id, job.c.id.in_(_ids)).scalar_subquery()
-    ),
-    delete(job_input).where(job_input.c.job_id.in_(_ids)),
-    update(result).where(result.c.job_id.in_(_ids)).values(body=None, error=None),
-    update(job).where(job.c.id.in_(_ids)).values(answer_bytes=0, bytes=job.c.bytes - _prompt_bytes),
-)
-"""Prompts and answers of some jobs; cost and outcome are kept."""
-
-STATES = {
-    OUTPUT: [str(JobState.SUCCEEDED)],
-    ERRORS: sorted(str(state) for state in TERMINAL_STATES - {JobState.SUCCEEDED}),
-}
-"""The job states in each part of a batch's results."""
+    id: str
+    tenant: str
+    purpose: str
+    filename: str
+    bytes: int | None  # None: not measured yet
+    lines: int  # of an upload: lines that are not blank
+    batch_id: str | None  # the batch whose output it is; None for an upload
+    part: str | None  # "output" or "error"; None for an upload
+    created_at: float
+    expires_at: float | None
 
 
 class Files(Area):
@@ -166,8 +135,7 @@ class Files(Area):
 
     async def view(self, tenant: str, file_id: str) -> FileRecord | None:
         """None if the tenant has no such file, or no longer."""
-        async with self._db.read() as connection:
-            row = (await connection.execute(FILE, {"owner": tenant, "file_id": file_id})).first()
+        row = await self._db.row(FILE, {"owner": tenant, "file_id": file_id})
         return None if row is None else _record(row)
 
     async def page(
@@ -184,8 +152,7 @@ class Files(Area):
         if at is None:
             return None
         asked = {"tenant": tenant, "purposes": list(purposes), "most": limit, "at": at, "after": after or ""}
-        async with self._db.read() as connection:
-            rows = (await connection.execute(OLDEST_FILES if ascending else NEWEST_FILES, asked)).all()
+        rows = await self._db.rows(OLDEST_FILES if ascending else NEWEST_FILES, asked)
         return [_record(row) for row in rows]
 
     async def delete(self, tenant: str, file_id: str) -> bool:
@@ -203,47 +170,14 @@ class Files(Area):
 
     async def expired(self, limit: int = EXPIRED_AT_ONCE) -> list[FileRecord]:
         """Expired or deleted files whose content is still to be removed."""
-        async with self._db.read() as connection:
-            return [_record(row) for row in await connection.execute(EXPIRED_FILES.limit(limit))]
+        return [_record(row) for row in await self._db.rows(EXPIRED_FILES.limit(limit))]
 
     async def drop(self, file_id: str) -> None:
         """Delete the row of a file whose content was removed."""
-        async with self._db.write() as connection:
-            await connection.execute(DROP_FILE, {"file_id": file_id})
+        await self._db.change(DROP_FILE, {"file_id": file_id})
 
     async def set_bytes(self, file_id: str, size: int) -> None:
-        async with self._db.write() as connection:
-            await connection.execute(SET_BYTES, {"file_id": file_id, "size": size})
-
-    def part_spans(self, batch_id: str, part: str) -> AsyncIterator[Span]:
-        """Page by page, the rows of a batch's output or error file, to be read when there is memory for them."""
-        return PART_PAGE.spans(self._db, {"batch_id": batch_id, "states": STATES[part]}, "")
-
-    async def part_rows(self, batch_id: str, part: str, of: Span) -> list[OutputRow]:
-        """One of these pages."""
-        asked = {"batch_id": batch_id, "states": STATES[part]}
-        async with self._db.read() as connection:
-            return [_output_row(row) for row in await PART_PAGE.rows(connection, asked, of)]
-
-    async def part_sizes(self, batch_id: str, part: str) -> AsyncIterator[tuple[OutputRow, int]]:
-        """The same rows without body and error, each with the size in bytes of what is omitted."""
-        asked = {"batch_id": batch_id, "states": STATES[part]}
-        async for rows in PART_SIZES.pages(self._db, asked, ""):
-            for row in rows:
-                yield _output_row(row), row.answer_bytes
-
-    async def forget_part(self, batch_id: str, part: str) -> None:
-        """Remove the prompts and answers of a batch's output or error file, in slices; counts and costs are kept."""
-        after = ""
-        while True:
-            async with self._db.write() as connection:
-                asked = {"batch_id": batch_id, "after": after, "states": STATES[part]}
-                ids = (await connection.execute(PART_IDS, asked)).scalars().all()
-                for statement in FORGET if ids else ():
-                    await connection.execute(statement, {"ids": ids})
-            if not ids:
-                return
-            after = ids[-1]
+        await self._db.change(SET_BYTES, {"file_id": file_id, "size": size})
 
     async def _place_of(self, tenant: str, file_id: str) -> float | None:
         """When a file was created. Callers delete listed files page by page, so the ids of deleted files are
@@ -266,20 +200,3 @@ class Files(Area):
 
 def _record(row: Row[Any]) -> FileRecord:
     return FileRecord(**row._mapping)
-
-
-def _output_row(row: Row[Any]) -> OutputRow:
-    return OutputRow(
-        job_id=row.job_id,
-        custom_id=row.custom_id,
-        line=row.line,
-        state=JobState(row.state),
-        status_code=row.status_code,
-        body=getattr(row, "body", None),
-        error=orjson.loads(said) if (said := getattr(row, "error", None)) else None,
-        provider=None,
-        model=None,
-        cost_usd=0.0,
-        extra=None,
-        waited_for=waited_for(row),
-    )

@@ -33,16 +33,14 @@ class Ledger:
         """Unix seconds by the ledger's clock, which leases and times are compared with."""
         if self.database.dialect == "sqlite":
             return self._clock()
-        async with self.database.read() as connection:
-            return float((await connection.execute(CLOCK)).scalar_one())
+        return float(await self.database.value(CLOCK))
 
     async def get_chain(self, chain_id: str) -> Chain:
         """Raises StoreError if no job was ever accepted with it. Cached: a chain never changes."""
         known = self._chains.get(chain_id)
         if known is not None:
             return known
-        async with self.database.read() as connection:
-            document = (await connection.execute(CHAIN_DOCUMENT, {"chain_id": chain_id})).scalar()
+        document = await self.database.value(CHAIN_DOCUMENT, {"chain_id": chain_id})
         if document is None:
             raise StoreError(f"the ledger has no chain {chain_id}; was its database replaced?")
         found = Chain.model_validate(orjson.loads(document))

@@ -9,10 +9,10 @@ from sqlalchemy import Select, bindparam, func, literal_column, select
 from understudy.models.failure import FailureClass
 from understudy.models.ids import id_at
 from understudy.models.state import Priority
-from understudy.models.store.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
 from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.sql import NOW, QUEUED, RUNNING, attempt, job, tally, webhook_delivery
 from understudy.models.store.tallies import SUMS
+from understudy.models.store.work.lanes import LANES, LANES_WITH_BATCHES, MAY_START, SAME_LANE
 
 CLOCKS_APART_S = 120.0
 
@@ -63,7 +63,6 @@ DELIVERIES_DUE = select(func.count(), func.min(webhook_delivery.c.created_at)).w
 )
 """The number of undelivered webhooks, and since when the oldest has been waiting."""
 
-
 RUNNING_BY_WORKER = select(job.c.worker_id, func.count().label("jobs")).where(RUNNING).group_by(job.c.worker_id)
 """Running jobs per worker."""
 
@@ -107,13 +106,11 @@ class Metrics(Area):
 
     async def running_by_worker(self) -> dict[str, int]:
         """Running jobs by worker id, without idle workers."""
-        async with self._db.read() as connection:
-            return {row.worker_id: row.jobs for row in await connection.execute(RUNNING_BY_WORKER)}
+        return {row.worker_id: row.jobs for row in await self._db.rows(RUNNING_BY_WORKER)}
 
     async def tallies_since(self, minute: int) -> Sequence[Any]:
         """Counts of this minute (unix seconds // 60) and later, by minute."""
-        async with self._db.read() as connection:
-            rows: Sequence[Any] = (await connection.execute(TALLIES_SINCE, {"minute": minute})).all()
+        rows: Sequence[Any] = await self._db.rows(TALLIES_SINCE, {"minute": minute})
         return rows
 
     async def calls_since(self, since: float) -> list[CallCount]:
@@ -124,8 +121,7 @@ class Metrics(Area):
         its calls are missing here.
         """
         asked = {"since": since, "first": id_at("att", since - CLOCKS_APART_S)}
-        async with self._db.read() as connection:
-            rows = (await connection.execute(CALLS_SINCE, asked)).all()
+        rows = await self._db.rows(CALLS_SINCE, asked)
         return [
             CallCount(row.provider, row.model, row.key, row.failure and FailureClass(row.failure), row.calls)
             for row in rows

@@ -1,6 +1,7 @@
 """Building blocks of statements: tables, the ledger's clock, named conditions, rows as parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from typing import Any, Literal
 
@@ -26,11 +27,12 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from understudy.models.ids import id_at
@@ -113,10 +115,42 @@ class JsonRows:
         return {"given": orjson.dumps(rows).decode()}
 
 
-class BulkInsert:
-    """INSERT of many rows. `conflict`: an existing row fails, is ignored, or has the numbers in `adds` added to it.
+upsert = postgresql.insert
+"""INSERT with ON CONFLICT, which SQLite writes in the same way."""
 
-    With `returning`, the ids of the rows actually inserted are returned.
+
+def replacing(new: postgresql.Insert, names: Iterable[str]) -> postgresql.Insert:
+    """Insert a row, or replace these columns of the row that exists."""
+    values = {name: new.excluded[name] for name in names}
+    return new.on_conflict_do_update(index_elements=list(new.table.primary_key), set_=values)
+
+
+def columns_of(record: Any, table: Table) -> dict[str, Any]:
+    """The fields of a record that are columns of a table."""
+    return {name: getattr(record, name) for name in shared_names(record, table)}
+
+
+def shared_names(record: Any, table: Table) -> list[str]:
+    """The fields of a record, or of its class, that are columns of a table."""
+    columns = _column_names(table)
+    return [name for name in record.__dataclass_fields__ if name in columns]
+
+
+@cache
+def _column_names(table: Table) -> frozenset[str]:
+    return frozenset(table.columns.keys())
+
+
+def _default(of: Column[Any]) -> Any:
+    default = of.default.arg if isinstance(of.default, ScalarElementColumnDefault) else None
+    return default.value if isinstance(default, Enum) else default
+
+
+class BulkInsert:
+    """INSERT of many rows; columns that a row does not have get their default.
+
+    `conflict`: an existing row fails, is ignored, or has the numbers in `adds` added to it. With `returning`, the ids
+    of the rows actually inserted are returned.
     """
 
     def __init__(
@@ -130,14 +164,14 @@ class BulkInsert:
         self._conflict = conflict
         self._adds = adds
         self._returning = returning
-        self._columns = list(table.columns.keys())
+        self._defaults = {each.name: _default(each) for each in table.columns}
         self._as_source = cache(self._from_source)
-        self._as_values = self._with_conflict(sqlite.insert(table))
-        self._as_large = self._with_conflict(postgresql.insert(table))
+        self._as_values = self._with_conflict(upsert(table))
 
     async def run(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
         if not rows:
             return []
+        rows = [{**self._defaults, **row} for row in rows]
         dialect = connection.dialect.name
         if dialect == "sqlite" and self._returning is None:
             await connection.execute(self._as_values, rows)
@@ -156,25 +190,24 @@ class BulkInsert:
         """Insert large rows one by one: in one JSON text they would be in memory three times. Returns the rest."""
         large = [row for row in rows if _weight(row) > LARGE_ROW]
         for row in large:
-            await connection.execute(self._as_large, row)
+            await connection.execute(self._as_values, row)
             if _weight(row) > BURDEN:
                 await burden(connection)
         return [row for row in rows if _weight(row) <= LARGE_ROW] if large else rows
 
     def _from_source(self, dialect: str) -> tuple[Any, JsonRows]:
         given = JsonRows(dialect, {each.name: plain_type(each) for each in self._table.columns})
-        insert = postgresql.insert(self._table) if dialect == "postgresql" else sqlite.insert(self._table)
         # SQLite cannot distinguish ON CONFLICT from a join's ON unless the SELECT has a WHERE.
         rows = select(*given.source.columns).where(true())
-        return self._with_conflict(insert.from_select(self._columns, rows)), given
+        return self._with_conflict(upsert(self._table).from_select(list(self._defaults), rows)), given
 
-    def _with_conflict(self, insert: Any) -> Any:
+    def _with_conflict(self, new: postgresql.Insert) -> Any:
         if self._conflict == "ignored":
-            insert = insert.on_conflict_do_nothing()
+            new = new.on_conflict_do_nothing()
         if self._conflict == "added":
-            added = {name: self._table.c[name] + insert.excluded[name] for name in self._adds}
-            insert = insert.on_conflict_do_update(index_elements=list(self._table.primary_key.columns), set_=added)
-        return insert.returning(self._table.c[self._returning]) if self._returning else insert
+            added = {name: self._table.c[name] + new.excluded[name] for name in self._adds}
+            new = new.on_conflict_do_update(index_elements=list(self._table.primary_key.columns), set_=added)
+        return new.returning(self._table.c[self._returning]) if self._returning else new
 
 
 def _weight(row: Mapping[str, Any]) -> int:
@@ -196,6 +229,9 @@ def plain_type(of: Column[Any]) -> TypeEngine[Any]:
 
 LARGE_ROW, BURDEN = 1024 * 1024, 8 * 1024 * 1024
 BURDENED = "burdened"
+
+SLICE = 2_000
+"""Rows that one transaction changes or deletes, so that no lock is held for long."""
 
 LARGEST_INT = 2**31 - 1
 

@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from understudy.models.records import AttemptRecord, ResultRecord
+from understudy.models.jobs.execution import AttemptRecord, ResultRecord
 from understudy.models.store.database.disk_space import text_bytes
 from understudy.models.store.sql import BulkInsert, provider_tally, tally, tenant_tally, whole
 
@@ -33,6 +33,10 @@ ADD_PROVIDER_TALLIES = BulkInsert(provider_tally, conflict="added", adds=("cost_
 def answer_bytes(result: ResultRecord) -> int:
     """Stored bytes of its body and its error."""
     return text_bytes(result.body) + (0 if result.error is None else len(orjson.dumps(result.error)))
+
+
+UPKEEP = "upkeep"
+"""The writer of everything that ends without a worker."""
 
 
 class Tallies:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from understudy.models.ids import new_id
+from understudy.models.jobs.submission import NewBatch
+from understudy.models.jobs.views import BatchView
 from understudy.models.objects.job import SCHEDULED
-from understudy.models.records import BatchView, NewBatch
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState, Priority, PriorityWord
-from understudy.models.store.jobs.of_tenant import JobFilter
+from understudy.models.store.work.jobs import JobFilter
 from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.acting import python_program
@@ -85,10 +86,10 @@ class AsyncClient(Connection):
 
     async def get(self, job_id: str) -> Job:
         """The current state of a job. Raises UnknownId."""
-        view = await self._store.jobs.seen(self._tenant, job_id)
+        view = await self._store.jobs.view(job_id, self._tenant)
         if view is None:
             raise UnknownId(job_id, "job")
-        return Job.of(view, await self._store.get_chain(view["chain_id"]))
+        return Job.of(view, await self._store.get_chain(view.chain_id))
 
     async def wait(self, job_id: str, timeout_s: float | None = None) -> Result:
         """Wait for a job to end and return its result, even if it failed: then `Result.text` raises; check `Result.ok`.
@@ -100,7 +101,7 @@ class AsyncClient(Connection):
         view = await self._store.jobs.view(job_id)
         if view is None:
             raise UnknownId(job_id, "job")
-        return Result.of(row_of_job(view))
+        return Result.of(row_of_job(view, await self._store.jobs.answer(job_id)))
 
     async def list_jobs(
         self,
@@ -118,7 +119,7 @@ class AsyncClient(Connection):
         wanted = JobFilter(_checked(state), batch_id, provider, created_after, created_before)
         _check_limit(limit)
         views = await self._store.jobs.page(self._tenant, wanted, limit=limit + 1, after=after)
-        return _page([Job.of(view, await self._store.get_chain(view["chain_id"])) for view in views], limit)
+        return _page([Job.of(view, await self._store.get_chain(view.chain_id)) for view in views], limit)
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job: at once if it is queued, shortly after if it is running. A finished job is unchanged."""
@@ -219,7 +220,7 @@ class AsyncClient(Connection):
     async def pause_batch(self, batch_id: str, reason: str = "paused by its owner") -> Batch:
         """Pause a batch: calls in flight continue, no further jobs start. Raises NotPossible when it has ended."""
         view = await self._batch(batch_id)
-        if not await self._store.batches.pause(batch_id, reason):
+        if not await self._store.lifecycle.pause(batch_id, reason):
             raise _has_ended(view, "paused")
         return await self._recorded("batch.pause", batch_id, None, {"paused": reason})
 
@@ -243,7 +244,7 @@ class AsyncClient(Connection):
         if model is not None or chain is not None:
             await take_another_chain(self._store, self._settings, batch_id, RouteOptions(model=model, chain=chain))
         total_usd = await self._store.budgets.grant_batch(batch_id, words.budget(budget_usd))
-        if not await self._store.batches.resume(batch_id):
+        if not await self._store.lifecycle.resume(batch_id):
             raise _has_ended(view, "resumed")
         return await self._recorded("batch.resume", batch_id, *resumed(view, total_usd, model, chain))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewBatch, NewJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.data_rules import Rules
 from understudy.models.store import Store, StoreConflict
-from understudy.models.store.intake import NamedRequest
+from understudy.models.store.work.intake import NamedRequest
 from understudy.producer.client.reading import Digest, Requests, slices_of, slices_of_lines
 from understudy.producer.client.submitting import unless_other
 from understudy.producer.ingest.input_rows import Shape

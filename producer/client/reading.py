@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 from understudy.models.errors import suggestion
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.options import RouteOptions
 from understudy.producer.ingest.input_rows import Row, row_of

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from understudy.models.jobs.pause_reasons import PauseKind
-from understudy.models.objects.job import View, job_object
-from understudy.models.records import BatchView, OutputRow
+from understudy.models.jobs.views import BatchView, JobView, OutputRow
+from understudy.models.objects.job import job_object
 from understudy.models.routing.chain import Chain
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.producer.client.errors import NoAnswer
@@ -70,16 +70,16 @@ class Job:
         return self.state in TERMINAL_STATES
 
     @classmethod
-    def of(cls, view: View, chain: Chain) -> "Job":
+    def of(cls, view: JobView, chain: Chain) -> "Job":
         """From a job's view in the ledger, converted like for HTTP and webhooks."""
         shown: Mapping[str, Any] = job_object(view, chain, "")
         as_it_is = ("id", "custom_id", "batch_id", "priority", "metadata", "callback_url", "wait_reason", "wait_until")
         return cls(
-            state=JobState(view["state"]),
+            state=view.state,
             chain=tuple(shown["chain"]),
             error=shown["error"] and shown["error"]["message"],
             attempts=tuple(Attempt.of(call) for call in shown.get("attempts", ())),
-            **{name: view[name] for name in ("created_at", "started_at", "ended_at", "expires_at")},
+            **{name: getattr(view, name) for name in ("created_at", "started_at", "ended_at", "expires_at")},
             **{name: shown[name] for name in (*as_it_is, "provider", "model", "cost_usd")},
         )
 

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.options import RouteOptions
 from understudy.models.routing.route import Router, check_schemas
 from understudy.models.state import Priority
 from understudy.models.store import Store
-from understudy.models.store.intake import Made, NamedRequest, OtherRequest
+from understudy.models.store.work.intake import Made, NamedRequest, OtherRequest
 from understudy.producer.client.reading import Request, Routing, as_row, route_of
 from understudy.producer.ingest.input_rows import checked_id
 from understudy.producer.ingest.intake import as_chat

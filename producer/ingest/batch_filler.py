@@ -14,14 +14,14 @@ from typing import cast
 
 from understudy.models.config.settings import Settings
 from understudy.models.errors import OutOfReach
+from understudy.models.jobs.submission import NewJob
 from understudy.models.logs import about, raised_at
-from understudy.models.records import NewJob
 from understudy.models.request.wire import LineError
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.options import RouteOptions
 from understudy.models.store import Store, StoreError, StoreFull
 from understudy.models.store.database.disk_space import KEPT_BYTES
-from understudy.models.store.ingest import ToFill
+from understudy.models.store.work.filling import ToFill
 from understudy.producer.api.files.blobs import NoBlob
 from understudy.producer.ingest.batch_lines import BatchReader
 
@@ -101,17 +101,17 @@ class Filler:
 
     async def step(self) -> bool:
         """Fill one batch, or clean up after one. False: there was nothing to do."""
-        batch = await self._store.ingest.claim(self._name, self._lease_s)
+        batch = await self._store.filling.claim(self._name, self._lease_s)
         if batch is not None:
             with about(batch_id=batch.id):
                 await self._try(batch)
             return True
-        return await self._store.ingest.clear_never_opened() is not None
+        return await self._store.filling.clear_never_opened() is not None
 
     async def release(self) -> None:
         """Release unfinished batches at once instead of when their leases expire."""
         with contextlib.suppress(StoreError):
-            await self._store.ingest.release(self._name)
+            await self._store.filling.release(self._name)
 
     async def _try(self, batch: ToFill) -> None:
         """Fill it, or fail it after repeated attempts. Otherwise its lease expires, and it is retried."""
@@ -124,7 +124,7 @@ class Filler:
                 await self._fill(batch)
         except OutOfReach:
             with contextlib.suppress(StoreError):
-                await self._store.ingest.forget_try(batch.id, self._name)
+                await self._store.filling.forget_try(batch.id, self._name)
             raise
         except Exception as error:
             if batch.tries < MOST_TRIES:
@@ -133,7 +133,7 @@ class Filler:
             await self._refuse(batch, STOPPED_US)
 
     async def _refuse(self, batch: ToFill, why: LineError) -> None:
-        await self._store.ingest.fail(batch.id, self._name, [why.model_dump()])
+        await self._store.filling.fail(batch.id, self._name, [why.model_dump()])
 
     async def _fill(self, batch: ToFill) -> None:
         reader = BatchReader(
@@ -154,9 +154,11 @@ class Filler:
         except StoreFull:  # its rows would use up the room of other tenants
             reader.errors.insert(0, NO_ROOM)
         if reader.errors:
-            await self._store.ingest.fail(batch.id, self._name, [error.model_dump() for error in reader.errors])
+            await self._store.filling.fail(batch.id, self._name, [error.model_dump() for error in reader.errors])
         else:
-            await self._store.ingest.open_filled(batch.id, self._name, reader.total, reader.preflight.forecast.estimate)
+            await self._store.filling.open_filled(
+                batch.id, self._name, reader.total, reader.preflight.forecast.estimate
+            )
 
     async def _write_rows(self, batch: ToFill, reader: BatchReader) -> bool:
         """False: another process fills the batch now. With errors, the rows written so far are left for cleanup."""
@@ -194,7 +196,7 @@ class _Pen:
         """Write until at most `leave` rows wait. False: another process fills the batch now."""
         while self.mine and (len(self.waiting) > leave or time.monotonic() - self._written_at > self._renew_s):
             jobs = self.waiting[:SLICE] if len(self.waiting) > leave else []
-            self.mine = await self._store.ingest.fill(*self._asked, jobs, self._kept_bytes)
+            self.mine = await self._store.filling.fill(*self._asked, jobs, self._kept_bytes)
             del self.waiting[: len(jobs)]
             self._written_at = time.monotonic()
         return self.mine

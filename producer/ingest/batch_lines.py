@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
 from understudy.models.request.wire import BYTE_ORDER_MARK, NOT_FOUND, LineError, RequestError, is_utf8, parse_line
 from understudy.models.routing.chain import Endpoint

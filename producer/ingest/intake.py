@@ -15,7 +15,7 @@ import orjson
 
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.needs import OUTPUT_WORDS, is_plain, needs_of
 from understudy.models.request.tokens import most_output_tokens

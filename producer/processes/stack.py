@@ -58,7 +58,7 @@ async def open_stack(settings: Settings, say: Say) -> AsyncIterator[Stack]:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data))
         await replay(settings.data, store)
         if alone and settings.database_url is None:
-            await store.claims.rescue_all()
+            await store.workers.rescue_all()
             await store.runs.stop_all()
         yield Stack(settings, url, store)
 
@@ -144,8 +144,8 @@ class Workers:
         store = self._stack.store
         try:
             await replay(self._stack.settings.data, store)
-            held = await store.claims.rescue_worker(name)
-            return held, await store.claims.has_ended_jobs(time.monotonic() - self._began)
+            held = await store.workers.rescue_one(name)
+            return held, await store.workers.has_ended_jobs(time.monotonic() - self._began)
         except (StoreError, OSError):
             return 0, False  # its lease then expires by itself
 

@@ -15,7 +15,7 @@ from understudy.models.costs.budgets import (
 )
 from understudy.models.errors import WrongUse
 from understudy.models.jobs.pause_reasons import PauseKind
-from understudy.models.records import BatchView
+from understudy.models.jobs.views import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
 from understudy.models.store import Store
 

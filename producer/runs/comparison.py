@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from understudy.models.failure import FailureClass
-from understudy.models.records import ComparedLine, Displaced, NewJob, RunLine
+from understudy.models.jobs.submission import NewJob
 from understudy.models.state import OPEN_STATES, BatchState, JobState
 from understudy.models.store import Store
-from understudy.models.store.runs.compare import AGAIN, CHANGED, LEFT, NEW, REWORDED
+from understudy.models.store.work.comparison import AGAIN, CHANGED, LEFT, NEW, REWORDED, ComparedLine, Displaced
+from understudy.models.store.work.runs import RunLine
 from understudy.producer.figures import counted
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import request_of
@@ -88,10 +89,10 @@ def lines_of(jobs: Iterable[NewJob], first: int, *, with_jobs: bool) -> list[Run
 
 async def compare(store: Store, run_id: str, version: int, lines: int, worth: Worth) -> Comparison:
     """Compare the `lines` lines of a new version with earlier ones, and record which of them to ask."""
-    await store.runs.match_lines(run_id, version, lines)
+    await store.comparison.match_lines(run_id, version, lines)
     found = Comparison(lines=lines)
     shift = 0  # between a line's previous and current position, judged by its neighbours
-    async for page in store.runs.compared(run_id, version):
+    async for page in store.comparison.compared(run_id, version):
         asks: dict[int, str] = {}
         strangers: list[tuple[ComparedLine, int]] = []
         for line in page:
@@ -109,7 +110,7 @@ async def compare(store: Store, run_id: str, version: int, lines: int, worth: Wo
             {"position": position, "ask": asks.get(position), "again_id": again.get(position)}
             for position in sorted({*asks, *again})
         ]
-        await store.runs.note_lines(run_id, version, notes)
+        await store.comparison.note_lines(run_id, version, notes)
     return found
 
 
@@ -138,7 +139,7 @@ async def _why_new(
     places = [place for line, place in strangers if not line.named]
     if not strangers:
         return {}
-    by_name, by_place = await store.runs.displaced(run_id, version, names, places)
+    by_name, by_place = await store.comparison.displaced(run_id, version, names, places)
     asks: dict[int, str] = {}
     for line, place in strangers:
         before = by_name.get(line.name) if line.named else by_place.get(place)
@@ -164,7 +165,7 @@ async def jobs_to_ask(
 
     Raises InputError when the input is no longer the one that was compared.
     """
-    wanted = store.runs.to_ask(run_id, version)
+    wanted = store.comparison.to_ask(run_id, version)
     next_one = await anext(wanted, None)
     position = 0
     async for job in jobs:

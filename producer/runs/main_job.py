@@ -18,8 +18,8 @@ from rich.markup import escape
 from understudy.models.config.settings import Settings
 from understudy.models.errors import ALL_SUCCEEDED, INTERRUPTED, SOME_FAILED, UNREACHABLE
 from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
+from understudy.models.jobs.views import BatchView
 from understudy.models.objects.batch import deployment_shares
-from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store, StoreOutage
 from understudy.producer.figures import counted, spent
@@ -97,7 +97,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
         total = await final_summary(stack.store, job, views)
         if total.open:
             return _stopped_early(console, asked, total, over)
-        lines = await write_output(stack.store.runs.outputs(job.id), asked.output, form)
+        lines = await write_output(stack.store.outputs.of_run(job.id), asked.output, form)
         latency = await stack.store.jobs.latency_percentiles(job.batches[-1])
         if options.as_json:
             _print_json(asked, job, total, views)

@@ -9,7 +9,7 @@ import orjson
 
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.chain import Chain, Endpoint
 from understudy.models.routing.data_rules import Rules
 from understudy.models.routing.options import RouteOptions
@@ -35,8 +35,8 @@ async def reroute(store: Store, settings: Settings, batch_id: str, route: RouteO
     if view is None:
         return 0
     of = Origin(view.tenant, cast(Endpoint, view.endpoint), view.budget_usd)
-    jobs = await as_allowed(store, settings, route, of, store.jobs.unfinished(batch_id))
-    return sum([await store.runs.reroute(slice_) async for slice_ in in_slices(jobs)])
+    jobs = await as_allowed(store, settings, route, of, store.reruns.unfinished(batch_id))
+    return sum([await store.reruns.reroute(slice_) async for slice_ in in_slices(jobs)])
 
 
 def names_a_chain(route: RouteOptions) -> bool:
@@ -46,7 +46,7 @@ def names_a_chain(route: RouteOptions) -> bool:
 async def job_again(store: Store, settings: Settings, job_id: str, route: RouteOptions = AS_BEFORE) -> NewJob | None:
     """The request of a single job as a new job, not accepted yet, under the current rules of its tenant, and with the
     chain of the route if it has one. None: the request was deleted. Raises RequestError."""
-    asked = await store.jobs.asked(job_id)
+    asked = await store.reruns.asked(job_id)
     if asked is None:
         return None
 

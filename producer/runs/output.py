@@ -16,8 +16,7 @@ from typing import Any
 import orjson
 
 from understudy.models.config.private_files import new_file
-from understudy.models.objects.job import wait_reason
-from understudy.models.records import OutputRow
+from understudy.models.jobs.views import JobView, OutputRow
 from understudy.models.state import JobState
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.terminal import Writes
@@ -100,22 +99,22 @@ def _without_answer(row: OutputRow) -> dict[str, str] | None:
     return {**error, "message": f"{error['message'].removesuffix('.')}: {row.waited_for}"}
 
 
-def row_of_job(view: Mapping[str, Any]) -> OutputRow:
-    """A job as `Store.jobs.view` returns it, as an output row; for an open job, only ids and state are known."""
-    result = view["result"] or {}
+def row_of_job(view: JobView, answer: str | None = None) -> OutputRow:
+    """A job as an output row, with its answer as JSON; for an open job, only ids and state are known."""
+    expired_for = view.put_back_for if view.state is JobState.EXPIRED else None
     return OutputRow(
-        job_id=view["id"],
-        custom_id=view["custom_id"],
-        line=view["line"],
-        state=JobState(view["state"]),
-        status_code=result.get("status_code"),
-        body=result.get("body"),
-        error=orjson.loads(result["error"]) if result.get("error") else None,
-        provider=result.get("provider"),
-        model=result.get("model"),
-        cost_usd=result.get("cost_usd"),
-        extra=view["extra"],
-        waited_for=wait_reason(view) if view["state"] == JobState.EXPIRED else None,
+        job_id=view.id,
+        custom_id=view.custom_id,
+        line=view.line,
+        state=view.state,
+        status_code=view.status_code,
+        body=answer if view.state is JobState.SUCCEEDED else view.error_body,
+        error=view.error,
+        provider=view.provider,
+        model=view.model,
+        cost_usd=view.cost_usd,
+        extra=view.extra,
+        waited_for=None if expired_for is None else expired_for.sentence,
     )
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.forecast import Forecast
-from understudy.models.records import DeploymentTally, NewJob
+from understudy.models.jobs.submission import NewJob
+from understudy.models.jobs.views import DeploymentTally
 from understudy.models.request.needs import Needs
 from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import Suitability

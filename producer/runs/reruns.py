@@ -13,12 +13,13 @@ from understudy.models.costs.forecast import Forecast
 from understudy.models.errors import WrongUse
 from understudy.models.failure import FailureClass, classes_where
 from understudy.models.ids import new_id
-from understudy.models.records import BatchView, NewBatch, NewJob
+from understudy.models.jobs.submission import NewBatch, NewJob
+from understudy.models.jobs.views import BatchView
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES
 from understudy.models.store import Store, StoreConflict
-from understudy.models.store.jobs.history import EndedJob
+from understudy.models.store.work.reruns import EndedJob
 from understudy.producer.runs.other_chain import AS_BEFORE, Origin, as_allowed, in_slices, names_a_chain, reroute
 from understudy.producer.runs.retry_chain import ANSWERED_BY, NEVER_ACCEPTED, accepted, line_of
 
@@ -147,13 +148,13 @@ class _Line:
 
     def ended_badly(self) -> AsyncIterator[EndedJob]:
         if self.run_id is not None:
-            return self.store.runs.lines_ended_badly(self.run_id)
-        return self._newest(self.store.jobs.ended_badly)
+            return self.store.reruns.lines_ended_badly(self.run_id)
+        return self._newest(self.store.reruns.ended_badly)
 
     def answered_by(self, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
         if self.run_id is not None:
-            return self.store.runs.lines_answered_by(self.run_id, providers)
-        return self._newest(lambda batch_id: self.store.jobs.answered_jobs(batch_id, providers))
+            return self.store.reruns.lines_answered_by(self.run_id, providers)
+        return self._newest(lambda batch_id: self.store.reruns.answered_by(batch_id, providers))
 
     async def _newest(self, chosen: Callable[[str], AsyncIterator[EndedJob]]) -> AsyncIterator[EndedJob]:
         """The chosen jobs that have no newer record."""
@@ -163,7 +164,7 @@ class _Line:
                 if ended.job.custom_id not in newer:
                     yield ended
             if batch_id != self.batches[0]:
-                newer.update([each async for each in self.store.jobs.custom_ids(batch_id)])
+                newer.update([each async for each in self.store.reruns.custom_ids(batch_id)])
 
 
 async def _submit_again(

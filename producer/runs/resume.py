@@ -9,10 +9,11 @@ from understudy.models.costs.forecast import Forecast
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
 from understudy.models.jobs.pause_reasons import BY_FAILURES
-from understudy.models.records import DeploymentTally, NewBatch, NewJob
+from understudy.models.jobs.submission import NewBatch, NewJob
+from understudy.models.jobs.views import DeploymentTally
 from understudy.models.state import OPEN_BATCH_STATES, BatchState
 from understudy.models.store import Store
-from understudy.models.store.runs.compare import CHANGED, LEFT
+from understudy.models.store.work.comparison import CHANGED, LEFT
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
 from understudy.producer.figures import counted, expected_cost, spent
@@ -98,7 +99,7 @@ class _Resuming:
         try:
             return await self._run()
         finally:
-            await self._store.runs.forget_stale_lines(self._id)
+            await self._store.comparison.forget_stale_lines(self._id)
 
     async def preview(self) -> Preview:
         try:
@@ -110,7 +111,7 @@ class _Resuming:
             preflight.notes += self._notes
             return Preview(preflight, self._bad, compared)
         finally:
-            await self._store.runs.forget_stale_lines(self._id)
+            await self._store.comparison.forget_stale_lines(self._id)
 
     async def _compare(self) -> Comparison:
         await self._clear_up()
@@ -119,7 +120,7 @@ class _Resuming:
 
     async def _ask_left(self, compared: Comparison) -> None:
         """Jobs accepted earlier but not asked yet are asked with the rest."""
-        await self._store.runs.ask_left(self._id, self._version, compared.lines)
+        await self._store.comparison.ask_left(self._id, self._version, compared.lines)
         compared.asked[LEFT], compared.left = compared.left, 0
 
     async def _run(self) -> Run:
@@ -144,14 +145,14 @@ class _Resuming:
 
     async def _clear_up(self) -> None:
         """Discard what an interrupted resume left behind, and close jobs whose deadline has passed."""
-        while await self._store.batches.expire_slice():
+        while await self._store.lifecycle.expire_slice():
             continue
-        await self._store.batches.close_finished()
+        await self._store.lifecycle.close_finished()
         for view in await views_of(self._store, await self._store.runs.batches_of(self._id)):
             if view.state in NEVER_ACCEPTED:
                 await self._store.retention.discard_batch(view.id)
         await self._store.runs.settle_retries(self._id)
-        await self._store.runs.forget_stale_lines(self._id)
+        await self._store.comparison.forget_stale_lines(self._id)
 
     async def _jobs(self) -> AsyncIterator[list[NewJob]]:
         """The good lines of the input in slices; the bad ones go to `_bad`."""
@@ -191,7 +192,7 @@ class _Resuming:
         open_ones = [view for view in await views_of(self._store, batches) if view.state in OPEN_BATCH_STATES]
         if compared.to_ask or any(view.expires_at < soon for view in open_ones):
             return False
-        return await self._store.runs.open_jobs(batches) == compared.left + compared.retried
+        return await self._store.comparison.open_jobs(batches) == compared.left + compared.retried
 
     async def _would_replace(self, compared: Comparison) -> OtherRun:
         answered = await self._answered()
@@ -234,7 +235,9 @@ class _Resuming:
                 endpoint = jobs[0].chain.endpoint
                 preflight.add_all(jobs)
                 await store.intake.add_jobs(new.id, jobs)
-                await store.runs.give_jobs(self._id, self._version, {position: job.id for position, job, _ in slice_})
+                await store.comparison.give_jobs(
+                    self._id, self._version, {position: job.id for position, job, _ in slice_}
+                )
             preflight.notes += self._notes
         except BaseException:
             await store.retention.discard_batch(new.id)
@@ -271,7 +274,7 @@ class _Resuming:
                 _what_is_left(self._asked.budget_usd, others_usd + view.cost_usd)
                 await self._store.budgets.grant_batch(view.id, self._asked.budget_usd - others_usd)
             if view.pause_kind in BY_FAILURES or (self._asked.budget_usd is not None and spent_its_budget(view)):
-                await self._store.batches.resume(view.id)
+                await self._store.lifecycle.resume(view.id)
 
 
 def _what_is_left(budget_usd: float, spent_usd: float) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from understudy.models.records import BatchView, OutputRow
+from understudy.models.jobs.views import BatchView, OutputRow
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.models.store import Store
 
@@ -75,7 +75,7 @@ async def rows_of(store: Store, batch_id: str) -> AsyncIterator[OutputRow]:
     """The finished lines in input order: of the whole run that the batch belongs to, by its current input; otherwise of
     the batch, with the answers of its retries."""
     run_id = await store.runs.run_of(batch_id)
-    rows = store.runs.outputs(run_id) if run_id else newest_rows(store, await line_of(store, batch_id))
+    rows = store.outputs.of_run(run_id) if run_id else newest_rows(store, await line_of(store, batch_id))
     async for row in rows:
         yield row
 
@@ -93,13 +93,13 @@ async def newest_rows(store: Store, batches: Sequence[str]) -> AsyncIterator[Out
     """
     retried: dict[str, _Retried] = {}
     for batch_id in batches[1:]:
-        async for name, job_id, state in store.batches.ended_names(batch_id):
+        async for name, job_id, state in store.outputs.ended_names(batch_id):
             answered = state is JobState.SUCCEEDED
             if answered or name not in retried or not retried[name].answered:
                 retried[name] = _Retried(job_id, answered)
     page: list[OutputRow] = []
     if batches:
-        async for row in store.batches.outputs(batches[0]):
+        async for row in store.outputs.of_batch(batches[0]):
             page.append(row)
             if len(page) == ROWS_AT_ONCE:
                 for shown in await _with_retries(store, page, retried):
@@ -116,5 +116,5 @@ async def _with_retries(store: Store, page: list[OutputRow], retried: dict[str, 
         for row in page
         if (again := retried.get(row.custom_id)) and (again.answered or row.state is not JobState.SUCCEEDED)
     }
-    rows = await store.batches.output_rows(list(newer.values()))
+    rows = await store.outputs.of_jobs(list(newer.values()))
     return [rows.get(newer.get(row.custom_id, ""), row) for row in page]

@@ -14,10 +14,12 @@ from pathlib import Path
 from understudy.models.config.settings import Settings
 from understudy.models.errors import WrongUse
 from understudy.models.ids import new_id
-from understudy.models.records import BatchView, NewBatch, NewJob, Standing
+from understudy.models.jobs.submission import NewBatch, NewJob
+from understudy.models.jobs.views import BatchView
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState
 from understudy.models.store import Store
+from understudy.models.store.work.runs import Standing
 from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer.figures import counted
 from understudy.producer.ingest.decoding import InputError

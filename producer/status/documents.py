@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import of_batch, reserved_usd
+from understudy.models.jobs.views import BatchView
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.objects.batch import BatchObject, batch_object
 from understudy.models.objects.job import JobObject, job_object
-from understudy.models.records import BatchView, Waiting
 from understudy.models.store import Store
 from understudy.producer.ledger import UnknownId
 from understudy.producer.queue_access import in_time
@@ -22,10 +23,10 @@ async def job_document(
     settings: Settings, store: Store, job_id: str, tenant: str, waiting: Waiting | None = None
 ) -> JobObject:
     """A job of that tenant. `waiting`: the result of `waiting_of_job`. Raises UnknownId, StoreError."""
-    view = await store.jobs.seen(tenant, job_id)
+    view = await store.jobs.view(job_id, tenant)
     if view is None:
         raise UnknownId(job_id, "job")
-    return job_object(view, await store.get_chain(view["chain_id"]), settings.api.public_url or "", waiting)
+    return job_object(view, await store.get_chain(view.chain_id), settings.api.public_url or "", waiting)
 
 
 async def batch_documents(store: Store, queue: "Redis | None", views: Sequence[BatchView]) -> list[BatchObject]:

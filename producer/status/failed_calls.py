@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.models.failure import FailureClass
-from understudy.models.records import BatchView
+from understudy.models.jobs.views import BatchView
+from understudy.models.objects.attempt import AttemptObject
 from understudy.models.store import Store
 
 MOST_EXAMPLES = 5
@@ -56,7 +57,7 @@ async def failure_examples(store: Store, views: Sequence[BatchView]) -> list[str
     return lines
 
 
-async def _newest(store: Store, views: Sequence[BatchView], cls: FailureClass) -> Mapping[str, Any] | None:
+async def _newest(store: Store, views: Sequence[BatchView], cls: FailureClass) -> AttemptObject | None:
     """The latest call with this failure, from the newest batch that has one."""
     for view in reversed(views):
         if any(cls in tally.failures for tally in view.by_deployment):

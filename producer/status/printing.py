@@ -13,8 +13,9 @@ from rich.table import Table
 from understudy.models.costs.budgets import amount
 from understudy.models.jobs.pace import eta_s
 from understudy.models.jobs.pause_reasons import PauseKind
+from understudy.models.jobs.views import BatchView, JobView
+from understudy.models.objects.attempt import AttemptObject
 from understudy.models.objects.job import state_of
-from understudy.models.records import BatchView
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.figures import ago, counted, dollars, duration, spent, spent_briefly
@@ -153,21 +154,21 @@ def batches_table(views: Sequence[BatchView]) -> Table:
     return table
 
 
-def print_job(view: Mapping[str, Any], why: str | None, now: float) -> None:
+def print_job(view: JobView, why: str | None) -> None:
     """`why`: what it waits for, as a sentence."""
     out, row = page(), row_of_job(view)
-    batch = f" of {view['batch_id']}" if view["batch_id"] else ""
+    batch = f" of {view.batch_id}" if view.batch_id else ""
     name = f"  {escape(' '.join(row.custom_id.split()))}" if row.custom_id != row.job_id else ""
-    out.print(f"[bold]{row.job_id}[/bold]  {state_of(view, now)}{name}{batch}")
+    out.print(f"[bold]{row.job_id}[/bold]  {state_of(view)}{name}{batch}")
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")
     if row.state in TERMINAL_STATES - {JobState.SUCCEEDED}:
         out.print(f"[red]{escape(error_text(output_line(row)))}[/red]")
-    if view["attempts"]:
-        print_attempts(view["attempts"])
+    if view.calls:
+        print_attempts(view.calls)
 
 
-def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_attempts(rows: Sequence[AttemptObject]) -> None:
     """A table on a wide page; otherwise two lines per call, so that ids can be copied."""
     out = page()
     if out.width >= VERY_WIDE_CHARS:
@@ -178,7 +179,7 @@ def print_attempts(rows: Sequence[Mapping[str, Any]]) -> None:
             out.print(line, markup=False)
 
 
-def _attempt_lines(row: Mapping[str, Any]) -> tuple[str, str]:
+def _attempt_lines(row: AttemptObject) -> tuple[str, str]:
     status = f" {row['status']}" if row["status"] else ""
     outcome = f"{row['failure'] or 'answered'}{status}"
     facts = (outcome, f"{row['latency_ms'] / 1000:.2f} s", _call_cost(row), f"key {row['key']}")
@@ -187,11 +188,11 @@ def _attempt_lines(row: Mapping[str, Any]) -> tuple[str, str]:
     return f"{made_at} {row['provider']}/{row['model']}: {', '.join(facts)}", f"  {row['job_id']} {message}".rstrip()
 
 
-def _call_cost(row: Mapping[str, Any]) -> str:
+def _call_cost(row: AttemptObject) -> str:
     return "cost unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.6f}"
 
 
-def attempts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def attempts_table(rows: Sequence[AttemptObject]) -> Table:
     table = new_table("time", "job", "provider", "model", "key", "outcome")
     table.columns[1].no_wrap = True  # never truncated, because people copy it
     for name in ("status", "took", "cost"):

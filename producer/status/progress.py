@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from understudy.models.records import BatchView
+from understudy.models.jobs.views import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
 from understudy.producer.figures import duration, spent, spent_briefly
 from understudy.producer.runs.retry_chain import Summary

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from understudy.models.records import BatchView, DeploymentTally
+from understudy.models.jobs.views import BatchView, DeploymentTally
 from understudy.producer.figures import spent_briefly
 
 MEASURED_ON = 10_000

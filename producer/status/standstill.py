@@ -7,8 +7,8 @@ from contextlib import suppress
 from understudy.models.config.catalog import UnknownProvider, resolve_provider
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
-from understudy.models.jobs.wait_reasons import CREDENTIAL, PAUSED, WHO_CAN_HELP
-from understudy.models.records import BatchView, Waiting
+from understudy.models.jobs.views import BatchView
+from understudy.models.jobs.wait_reasons import CREDENTIAL, PAUSED, WHO_CAN_HELP, Waiting
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
 from understudy.producer.figures import counted

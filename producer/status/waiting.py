@@ -1,6 +1,6 @@
 """Why a batch or a job waits, and until when: no worker, a cause that a person must fix, or a limit that passes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,9 @@ from understudy.models.config.settings import Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import Scope
 from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
-from understudy.models.jobs.wait_reasons import CREDENTIAL, HOLD_WORDS, PAUSED, RULES, WORKER, no_credential
-from understudy.models.objects.job import waiting_of as put_back_for
+from understudy.models.jobs.views import BatchView, JobView
+from understudy.models.jobs.wait_reasons import CREDENTIAL, HOLD_WORDS, PAUSED, RULES, WORKER, Waiting, no_credential
 from understudy.models.queue import keys
-from understudy.models.records import BatchView, Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState, Priority
 from understudy.models.store import Store
@@ -40,7 +39,7 @@ PACING = frozenset({"requests", "tokens"})
 
 async def lack_of_workers(store: Store) -> str | None:
     """One sentence when no worker is running."""
-    return None if await store.claims.live_workers() else NO_WORKER.reason
+    return None if await store.workers.live() else NO_WORKER.reason
 
 
 async def waiting_of(store: Store, redis: "Redis | None", views: Sequence[BatchView]) -> list[Waiting | None]:
@@ -57,7 +56,7 @@ def _stands_still(view: BatchView) -> bool:
 
 async def nobody_works(store: Store, redis: "Redis | None") -> Waiting | None:
     """Why nothing at all starts: no worker, no queue (`redis` None: there is none), or no planner."""
-    if not await store.claims.live_workers():
+    if not await store.workers.live():
         return NO_WORKER
     planned = None if redis is None else await in_time(redis.exists(keys.PLANNER))
     if planned is None:
@@ -165,20 +164,17 @@ def how_to_go_on(held: BatchView) -> str:
     return f"`understudy attempts {held.id}` shows the answers; once the cause is fixed, {goes_on}"
 
 
-async def waiting_of_job(
-    settings: Settings, store: Store, queue: "Redis | None", job: Mapping[str, Any], now: float
-) -> Waiting | None:
+async def waiting_of_job(settings: Settings, store: Store, queue: "Redis | None", job: JobView) -> Waiting | None:
     """None: the job is running, has ended, or is scheduled for later by its owner. Raises StoreError."""
-    if job["state"] != JobState.QUEUED:
+    if job.state is not JobState.QUEUED:
         return None
     nobody = await nobody_works(store, queue)
     if nobody is not None or queue is None:
         return nobody
-    put_back = put_back_for(job, now)
-    if job["not_before"] > now:
-        return put_back
-    of_batch = await _of_batch(store, job["batch_id"])
-    return of_batch or await _at_its_steps(settings, store, queue, job, now) or put_back
+    if job.is_scheduled:
+        return job.waiting
+    of_batch = await _of_batch(store, job.batch_id)
+    return of_batch or await _at_its_steps(settings, store, queue, job) or job.waiting
 
 
 async def _of_batch(store: Store, batch_id: str) -> Waiting | None:
@@ -188,20 +184,18 @@ async def _of_batch(store: Store, batch_id: str) -> Waiting | None:
     return Waiting(f"its batch is paused: {view.paused}", PAUSED) if view.paused else view.waiting
 
 
-async def _at_its_steps(
-    settings: Settings, store: Store, queue: "Redis", job: Mapping[str, Any], now: float
-) -> Waiting | None:
+async def _at_its_steps(settings: Settings, store: Store, queue: "Redis", job: JobView) -> Waiting | None:
     from understudy.models.limits.state import read_limits  # only for a job that waits, while a queue is running
 
-    chain = await store.get_chain(job["chain_id"])
+    chain = await store.get_chain(job.chain_id)
     names = [(account, step.model) for step in chain.steps for account in _accounts(settings, step)]
     live = await in_time(read_limits(queue, names, others=False))
     if live is None:
         return NO_QUEUE
     aside = [
-        row for row in await store.credentials.listed() if any(row.forbids(step.model, now) for step in chain.steps)
+        row for row in await store.credentials.listed() if any(row.forbids(step.model, job.now) for step in chain.steps)
     ]
-    return held_at(settings, chain, Priority(job["priority"]), live, aside)
+    return held_at(settings, chain, job.priority, live, aside)
 
 
 def _accounts(settings: Settings, step: Step) -> list[str]:

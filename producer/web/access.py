@@ -43,7 +43,7 @@ async def viewer(request: Request, api: Api) -> Viewer:
         return Viewer(await reader(request, api, None))
     token = token_of(request)
     key_id = await _signed_in(api, token)
-    record = await api.store.tenants.key(key_id) if key_id else None
+    record = await api.store.api_keys.find(key_id) if key_id else None
     if record is None or record.state(api.clock()) != "active":
         raise SignInNeeded
     caller = Caller(record.tenant, record.allows(), record.id)

@@ -10,7 +10,7 @@ from understudy.models.api_keys import Scope
 from understudy.models.objects.batch import BatchObject
 from understudy.models.objects.job import job_object
 from understudy.models.state import OPEN_BATCH_STATES, JobState
-from understudy.models.store.jobs.of_tenant import JobFilter
+from understudy.models.store.work.jobs import JobFilter
 from understudy.producer.api.batches import retry as resuming
 from understudy.producer.api.batches import routes as batches
 from understudy.producer.api.context import Api, Context
@@ -72,7 +72,7 @@ async def one_batch(
     (shown,) = await batch_documents(api.store, api.redis, [view])
     wanted = JobFilter(state=state, batch_id=batch_id)
     rows = await api.store.jobs.page(viewer.caller.tenant, wanted, limit=JOBS_SHOWN + 1, after=after, ascending=True)
-    jobs = [job_object(row, await api.store.get_chain(row["chain_id"]), "") for row in rows[:JOBS_SHOWN]]
+    jobs = [job_object(row, await api.store.get_chain(row.chain_id), "") for row in rows[:JOBS_SHOWN]]
     return render(
         request,
         "batch",
@@ -108,12 +108,12 @@ async def act_on_batch(api: Api, by: Acting, batch_id: str, act: str) -> Respons
 @router.get("/jobs/{job_id}")
 async def one_job(request: Request, api: Api, viewer: Viewing, job_id: str) -> Response:
     """The story of a job: what it asked, each call, what it waits for, and the answer."""
-    row = await api.store.jobs.seen(viewer.caller.tenant, job_id)
+    row = await api.store.jobs.view(job_id, viewer.caller.tenant)
     if row is None:
         raise ApiError(404, "there is no such job", code="not_found")
-    waiting = await waiting_of_job(api.settings, api.store, api.redis, row, row["now"])
-    shown = job_object(row, await api.store.get_chain(row["chain_id"]), "", waiting)
-    asked = await api.store.jobs.asked(job_id)
+    waiting = await waiting_of_job(api.settings, api.store, api.redis, row)
+    shown = job_object(row, await api.store.get_chain(row.chain_id), "", waiting)
+    asked = await api.store.reruns.asked(job_id)
     return render(
         request,
         "job",
@@ -121,7 +121,7 @@ async def one_job(request: Request, api: Api, viewer: Viewing, job_id: str) -> R
         now=api.clock(),
         job=shown,
         messages=messages_of(orjson.loads(asked.body)) if asked else [],
-        answer=await _answer(api, job_id) if row["state"] == JobState.SUCCEEDED else None,
+        answer=await _answer(api, job_id) if row.state is JobState.SUCCEEDED else None,
     )
 
 

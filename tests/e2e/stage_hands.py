@@ -27,7 +27,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from understudy.models.config.settings import load_settings
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.store import open_store
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.runs import accept

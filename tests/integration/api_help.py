@@ -112,7 +112,7 @@ async def served(
 
 async def key_for(store: Store, *scopes: Scope, tenant: str = "default", **fields: Any) -> str:
     made = new_key()
-    await store.tenants.add_key(made, tenant=tenant, name="test", scopes=scopes, actor="test", **fields)
+    await store.api_keys.add(made, tenant=tenant, name="test", scopes=scopes, actor="test", **fields)
     return made.text
 
 

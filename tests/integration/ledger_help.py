@@ -6,22 +6,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.jobs.wait_reasons import put_back_for
-from understudy.models.records import (
-    AttemptRecord,
-    NewBatch,
-    NewJob,
-    OutputRow,
-    ResultRecord,
-    Settled,
-    StartedJob,
-    Waiting,
-)
+from understudy.models.jobs.execution import AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.submission import NewBatch, NewJob
+from understudy.models.jobs.views import OutputRow
+from understudy.models.jobs.wait_reasons import Waiting, put_back_for
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState
 from understudy.models.store import LEDGER_FILE, Store, open_store
+from understudy.models.store.sql import job as job_table
 from understudy.models.tables import Worker
 
 CHAIN = Chain(steps=(Step(provider="lead", model="large"), Step(provider="understudy", model="small")))
@@ -72,14 +68,14 @@ async def open_batch(store: Store, count: int, **fields: Any) -> tuple[str, list
 
 async def singles(store: Store, count: int, **fields: Any) -> list[str]:
     jobs = await new_jobs(store, count, **fields)
-    await store.intake.add_single(jobs)
+    await store.intake.accept_jobs("default", jobs)
     return [each.id for each in jobs]
 
 
 async def new_worker(store: Store, lease_s: float = LEASE_S) -> str:
     worker_id = new_id("worker")
     row = Worker(id=worker_id, host="here", pid=1, concurrency=10, started_at=0, lease_until=0)
-    await store.claims.register_worker(row, lease_s)
+    await store.workers.register(row, lease_s)
     return worker_id
 
 
@@ -107,7 +103,19 @@ def put_back(job: StartedJob, until: float = 0.0, reason: str | Waiting = "waits
 async def state_of(store: Store, job_id: str) -> JobState:
     view = await store.jobs.view(job_id)
     assert view is not None
-    return JobState(view["state"])
+    return view.state
+
+
+async def request_of(store: Store, job_id: str) -> str | None:
+    """The prompt of a job; None: it was removed."""
+    asked = await store.reruns.asked(job_id)
+    return None if asked is None else asked.body
+
+
+async def crashes_of(store: Store, job_id: str) -> int:
+    async with store._db.read() as connection:
+        found = await connection.execute(select(job_table.c.crashes).where(job_table.c.id == job_id))
+        return int(found.scalar_one())
 
 
 async def run_all(store: Store, worker_id: str, ids: Sequence[str]) -> None:
@@ -115,10 +123,10 @@ async def run_all(store: Store, worker_id: str, ids: Sequence[str]) -> None:
 
 
 async def outputs_of(store: Store, batch_id: str) -> list[OutputRow]:
-    return [row async for row in store.batches.outputs(batch_id)]
+    return [row async for row in store.outputs.of_batch(batch_id)]
 
 
 async def part_pages(store: Store, batch_id: str, part: str) -> AsyncIterator[list[OutputRow]]:
     """The rows of a batch's output or error file, page by page, as the API reads them."""
-    async for span in store.files.part_spans(batch_id, part):
-        yield await store.files.part_rows(batch_id, part, span)
+    async for span in store.outputs.part_spans(batch_id, part):
+        yield await store.outputs.part_rows(batch_id, part, span)

@@ -16,8 +16,8 @@ from understudy.models.config.secrets import Secrets
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import BudgetKey, BudgetRecord
 from understudy.models.costs.pricing import Pricing
+from understudy.models.jobs.execution import Settled, StartedJob
 from understudy.models.queue import keys as redis_keys
-from understudy.models.records import Settled, StartedJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store import Store

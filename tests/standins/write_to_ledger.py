@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from understudy.models.ids import new_id
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.store import open_store
 
@@ -21,8 +21,8 @@ async def main(folder: Path, count: int) -> None:
         sys.stdout.flush()
         sys.stdin.readline()
         for number in range(count):
-            await store.intake.add_single(
-                [NewJob(new_id("job"), "{}", chain, str(number), expires_at=time.time() + 60)]
+            await store.intake.accept_jobs(
+                "default", [NewJob(new_id("job"), "{}", chain, str(number), expires_at=time.time() + 60)]
             )
             sys.stdout.write(f"{time.time()}\n")
 

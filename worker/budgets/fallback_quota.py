@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
+from understudy.models.jobs.execution import StartedJob
 from understudy.models.queue import keys
-from understudy.models.records import StartedJob
 from understudy.models.store import Store
 from understudy.worker.concurrency import Coalescer
 from understudy.worker.leases import Leases

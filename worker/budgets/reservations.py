@@ -24,8 +24,8 @@ from understudy.models.costs.budgets import (
     of_tenant,
     reached,
 )
+from understudy.models.jobs.execution import StartedJob
 from understudy.models.queue import keys
-from understudy.models.records import StartedJob
 from understudy.models.store import StoreOutage
 from understudy.worker.leases import Leases
 from understudy.worker.redis_scripts import Script

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 import redis.exceptions
 
+from understudy.models.jobs.execution import Settled, StartedJob
 from understudy.models.jobs.suspects import ALONE_AT, admit
-from understudy.models.jobs.wait_reasons import GIVEN_BACK, put_back_for
+from understudy.models.jobs.wait_reasons import GIVEN_BACK, Waiting, put_back_for
 from understudy.models.logs import about, raised_at
-from understudy.models.records import Settled, StartedJob, Waiting
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store, StoreOutage
 from understudy.worker.concurrency import Coalescer, first_completed, unless
@@ -221,7 +221,7 @@ class ClaimLoop:
     async def _give_doubtful_back(self) -> None:
         """A claim may have been committed although its reply was lost: the jobs would be held here without running."""
         if self._doubtful:
-            await self.store.claims.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
+            await self.store.workers.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
             self._doubtful.clear()
 
     async def _those_that_fit(self, started: list[StartedJob]) -> list[StartedJob]:

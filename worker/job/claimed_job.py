@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from understudy.models.records import SINGLE, StartedJob
+from understudy.models.jobs.execution import StartedJob
+from understudy.models.jobs.submission import SINGLE
 from understudy.models.request.needs import Needs, needs_of
 from understudy.models.request.tokens import most_output_tokens
 from understudy.models.routing.chain import Chain

@@ -9,8 +9,7 @@ from dataclasses import replace
 from random import Random
 
 from understudy.models.failure import Failure, FailureClass
-from understudy.models.jobs.wait_reasons import failed_at, put_back_for
-from understudy.models.records import Waiting
+from understudy.models.jobs.wait_reasons import Waiting, failed_at, put_back_for
 from understudy.models.routing.suitability import WhyNot
 from understudy.models.state import Priority
 from understudy.worker.budgets.fallback_quota import QuotaUsedUp

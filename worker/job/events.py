@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from understudy.models.failure import Failure
-from understudy.models.records import Waiting
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import WhyNot
 from understudy.models.state import Priority

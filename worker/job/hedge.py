@@ -10,7 +10,7 @@ from typing import Any
 
 from understudy.models.costs.budgets import UNKNOWN_USD
 from understudy.models.failure import Failure, FailureClass
-from understudy.models.records import AttemptRecord
+from understudy.models.jobs.execution import AttemptRecord
 from understudy.models.state import JobState, Priority
 from understudy.worker.job.attempt import StepAttempt
 from understudy.worker.job.claimed_job import ClaimedJob

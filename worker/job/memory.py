@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
+from understudy.models.jobs.execution import StartedJob
 from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.memory_room import Headroom
-from understudy.models.records import StartedJob
 
 PROMPT_BYTES: Final = 128 * 1024 * 1024
 """Bytes of large prompts in use at the same time. They take about five times as much memory."""

@@ -8,8 +8,8 @@ import orjson
 
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.errors import error_object
-from understudy.models.jobs.wait_reasons import GIVEN_BACK
-from understudy.models.records import AttemptRecord, ResultRecord, Settled, StartedJob, Waiting
+from understudy.models.jobs.execution import AttemptRecord, ResultRecord, Settled, StartedJob
+from understudy.models.jobs.wait_reasons import GIVEN_BACK, Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState
 from understudy.worker.job.progress import Progress, first_error, in_order, left_out, skipped, steps_with_errors

@@ -12,8 +12,7 @@ from typing import Any
 
 from understudy.models.config.catalog import window
 from understudy.models.failure import FailureClass
-from understudy.models.jobs.wait_reasons import PUT_BACK
-from understudy.models.records import Waiting
+from understudy.models.jobs.wait_reasons import PUT_BACK, Waiting
 from understudy.models.routing.chain import Chain
 
 RETRIES_PER_ROUND = 3

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from understudy.models.failure import Failure, FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import AttemptRecord
+from understudy.models.jobs.execution import AttemptRecord
 from understudy.models.request.tokens import most_output_tokens
 from understudy.models.routing.chain import EMBEDDINGS
 from understudy.models.schemas.process import NoJudge

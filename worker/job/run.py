@@ -10,9 +10,9 @@ import logging
 from dataclasses import replace
 
 from understudy.models.failure import Failure
-from understudy.models.jobs.wait_reasons import put_back_for
+from understudy.models.jobs.execution import AttemptRecord, Settled, StartedJob
+from understudy.models.jobs.wait_reasons import Waiting, put_back_for
 from understudy.models.objects.attempt import attempt_summary
-from understudy.models.records import AttemptRecord, Settled, StartedJob, Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.schemas.process import NoJudge
 from understudy.models.state import JobState

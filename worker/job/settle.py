@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from understudy.models.jobs.execution import Settled
+from understudy.models.jobs.submission import SINGLE
 from understudy.models.queue import keys
-from understudy.models.records import SINGLE, Settled
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreDefect, StoreError, StoreOutage
 from understudy.worker.concurrency import Coalescer

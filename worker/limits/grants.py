@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from understudy.models.failure import Scope
-from understudy.models.jobs.wait_reasons import HOLD_WORDS, put_back_at
+from understudy.models.jobs.wait_reasons import HOLD_WORDS, Waiting, put_back_at
 from understudy.models.queue import keys
-from understudy.models.records import Waiting
 from understudy.worker.planner.token_room import TokenRoom
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 from itertools import groupby, islice, takewhile
 
 from understudy.models.costs.budgets import BATCH, PROVIDER, TENANT, Balance, BudgetKey, covers, in_use, reached
-from understudy.models.jobs.wait_reasons import BUDGET, TURN
-from understudy.models.records import SINGLE, Head, Lane, Waiting
+from understudy.models.jobs.submission import SINGLE
+from understudy.models.jobs.wait_reasons import BUDGET, TURN, Waiting
 from understudy.models.routing.chain import Step
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.planner.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
 
 Cost = Callable[[LaneHeads, Step, Head], float]

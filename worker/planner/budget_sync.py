@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from understudy.models.costs.budgets import Balance, BudgetKey, covers, of_batch, reached
-from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Step
 from understudy.models.store import Store
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.budgets.reservations import Budgets
 from understudy.worker.limits.estimates import ExpectedCosts
 from understudy.worker.planner.affordability import Affordability

@@ -13,9 +13,9 @@ from understudy.models.config.settings import BatchSettings
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.pause_reasons import first_jobs_failed, last_calls_failed
 from understudy.models.logs import about
-from understudy.models.records import Lane, OpenLane
 from understudy.models.store import Store
-from understudy.models.store.canary import Watched
+from understudy.models.store.work.canary import Watched
+from understudy.models.store.work.planning import Lane, OpenLane
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ fair share, and none immediately: what a tenant calls urgent then orders only it
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from understudy.models.records import Head, Lane
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.planner.plan import LaneHeads
 
 

@@ -13,9 +13,9 @@ from itertools import groupby, islice
 from operator import add
 
 from understudy.models.failure import FailureClass, classes_where
-from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.limits.grants import Candidate, Hold, Outlook
 from understudy.worker.planner.fair_share import IN_ORDER, Entrant, FairShare, Path
 from understudy.worker.planner.token_room import TokenRoom, too_many

@@ -14,12 +14,14 @@ from itertools import islice
 import redis.asyncio
 
 from understudy.models.costs.budgets import BudgetKey
+from understudy.models.jobs.submission import SINGLE
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.queue.tickets import stage, staged_ids, stand_in_line
-from understudy.models.records import SINGLE, Head, Lane, OpenLane, Waiting
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store import Store
+from understudy.models.store.work.planning import Head, Lane, OpenLane
 from understudy.worker.budgets.fallback_quota import FallbackQuota
 from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.limits.credentials import CredentialPool
@@ -127,7 +129,7 @@ class Planner:
         made, chosen = Plan([], Counter(), self._turns), list[tuple[Head, Lane]]()
         affordability = NO_BUDGETS
         if lanes:
-            workers = await self._store.claims.live_workers()
+            workers = await self._store.workers.live()
             slots = sum(worker.concurrency for worker in workers)
             depth = self._depth(slots)
             views = await self._unstaged(lanes, waiting, rooms)
@@ -186,11 +188,11 @@ class Planner:
 
     async def tell_blocked(self) -> None:
         """Report to the ledger which batches are blocked, and which no longer are."""
-        blocked, free = self._blocked.news(await self._store.batches.blocked(), self._monotonic())
+        blocked, free = self._blocked.news(await self._store.lifecycle.blocked(), self._monotonic())
         if blocked:
-            await self._store.batches.block(blocked)
+            await self._store.lifecycle.block(blocked)
         if free:
-            await self._store.batches.unblock(free)
+            await self._store.lifecycle.unblock(free)
 
     def rest_s(self) -> float:
         """Seconds to rest before the next pass."""

@@ -14,9 +14,9 @@ from understudy.models.jobs.wait_reasons import (
     RULES,
     TURN,
     WHO_CAN_HELP,
+    Waiting,
     no_credential,
 )
-from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.worker.planner.plan import StepOutlook, reachable

@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 
-from understudy.models.records import OpenLane
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import OpenLane
 
 MOST_LANES = 600
 """Of one tenant, shared among its batches and priorities; at least one of each."""

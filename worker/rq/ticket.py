@@ -13,8 +13,8 @@ import redis.asyncio
 
 from understudy.models.config.settings import Settings, load_settings
 from understudy.models.ids import new_id
+from understudy.models.jobs.execution import StartedJob
 from understudy.models.queue.tickets import staged_ids
-from understudy.models.records import StartedJob
 from understudy.models.state import JobState
 from understudy.models.store import StoreOutage
 from understudy.worker.job.run import JobRun
@@ -39,14 +39,14 @@ async def run_ticket(job_id: str) -> None:
         redis.asyncio.Redis.from_url(settings.redis_url) as connection,
         open_toolbox(settings, connection, worker_id, concurrency=1) as box,
     ):
-        await box.store.claims.register_worker(worker_row(worker_id, 1), settings.worker.lease_s)
+        await box.store.workers.register(worker_row(worker_id, 1), settings.worker.lease_s)
         beating = asyncio.create_task(_beat(box, worker_id, settings))
         try:
             await _run_to_the_end(box, worker_id, job_id)
             await stage_the_next(box)
         finally:
             beating.cancel()
-            await box.store.claims.remove_worker(worker_id)
+            await box.store.workers.remove(worker_id)
 
 
 async def _run_to_the_end(box: WorkerResources, worker_id: str, job_id: str) -> None:
@@ -89,6 +89,6 @@ async def _beat(box: WorkerResources, worker_id: str, settings: Settings) -> Non
     while True:
         await asyncio.sleep(settings.worker.lease_s / LEASE_BEATS)
         with suppress(StoreOutage):
-            await box.store.claims.beat(worker_id, settings.worker.lease_s)
+            await box.store.workers.beat(worker_id, settings.worker.lease_s)
         with suppress(RedisUnavailable):
             await box.leases.beat()

@@ -13,7 +13,7 @@ from random import Random
 from understudy.models.cancellation import end
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store, StoreOutage
-from understudy.models.store.webhooks.deliveries import Due, Place
+from understudy.models.store.deliveries import Due, Place
 from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried
 from understudy.worker.concurrency import Coalescer
 from understudy.worker.failures.hints import MAX_HINT_S, retry_after_s
@@ -76,7 +76,7 @@ class Deliverer:
     async def pass_once(self) -> None:
         """Start attempts while any delivery is due that may start. Returns while slow ones are still in progress."""
         while (free := self._free()) > 0:
-            claimed, self._place = await self._store.webhooks.claim_deliveries(
+            claimed, self._place = await self._store.deliveries.claim(
                 self._worker_id, free, self._per_receiver, LEASE_S, self._place, self._choose
             )
             for delivery in claimed:
@@ -168,7 +168,7 @@ class Deliverer:
         give_up_at = loop.time() + LEASE_S
         while True:
             try:
-                await self._store.webhooks.finish_deliveries(self._worker_id, ended)
+                await self._store.deliveries.finish(self._worker_id, ended)
                 break
             except StoreOutage as outage:
                 if loop.time() > give_up_at:

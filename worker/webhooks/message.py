@@ -76,11 +76,11 @@ class Messages:
             return dict(orjson.loads(delivery.data))
         if delivery.event.startswith("batch."):
             return {"id": delivery.object_id}
-        view = await self._store.jobs.seen(delivery.tenant, delivery.object_id)
+        view = await self._store.jobs.view(delivery.object_id, delivery.tenant)
         if view is None:
             raise Unsendable("the job was deleted")
-        chain = await self._store.get_chain(view["chain_id"])
-        fits = view["state"] == JobState.SUCCEEDED and (view["answer_bytes"] or 0) <= MAX_INLINE_BYTES
+        chain = await self._store.get_chain(view.chain_id)
+        fits = view.state is JobState.SUCCEEDED and view.answer_bytes <= MAX_INLINE_BYTES
         answer = await self._store.jobs.answer(delivery.object_id) if fits else None
         if answer is not None and len(answer.encode()) > MAX_INLINE_BYTES:
             answer = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.chain import Chain
 from understudy.models.store.database.engine import Database
 from understudy.models.store.errors import StoreFull

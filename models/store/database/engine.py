@@ -1,11 +1,11 @@
 """Connections to the ledger: SQLite or PostgreSQL, for reading or writing, with readable errors."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Executable, Row, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -40,6 +40,9 @@ CONNECTING = {
 }
 """Connection options, unless the address sets them."""
 
+Given = Mapping[str, Any] | None
+"""The values of a statement's parameters."""
+
 
 class Database:
     """`read` and `write` give a connection inside a transaction; `write` commits when its block ends."""
@@ -66,6 +69,37 @@ class Database:
         with self._plain_errors():
             async with turn, self._writers.begin() as connection:
                 yield connection
+
+    async def rows(self, statement: Executable, given: Given = None) -> Sequence[Row[Any]]:
+        """All rows of a single read."""
+        async with self.read() as connection:
+            return (await connection.execute(statement, given)).all()
+
+    async def row(self, statement: Executable, given: Given = None) -> Row[Any] | None:
+        """The first row of a single read."""
+        return next(iter(await self.rows(statement, given)), None)
+
+    async def values(self, statement: Executable, given: Given = None) -> list[Any]:
+        """The first column of a single read."""
+        return [row[0] for row in await self.rows(statement, given)]
+
+    async def value(self, statement: Executable, given: Given = None) -> Any:
+        """The first column of the first row of a single read; None without a row."""
+        return next(iter(await self.values(statement, given)), None)
+
+    async def change(self, statement: Executable, given: Given = None) -> int:
+        """Run a single write in a transaction of its own; returns how many rows it wrote."""
+        async with self.write() as connection:
+            done = await connection.execute(statement, given)
+            return len(done.all()) if done.returns_rows else done.rowcount
+
+    async def change_slices(self, statement: Executable, given: Given = None) -> int:
+        """Repeat a write of limited size, each time in a transaction of its own, until it finds no more rows; returns
+        how many it wrote."""
+        changed = 0
+        while slice_ := await self.change(statement, given):
+            changed += slice_
+        return changed
 
     async def empty_journal(self) -> bool:
         """SQLite only: remove deleted content from the write-ahead log, too. False: a reader still needs it, try

@@ -61,6 +61,5 @@ def head() -> str:
 REVISION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 """The revision of the database's schema."""
 
-
 TAKE_MIGRATION_LOCK = select(func.pg_advisory_xact_lock(MIGRATION_LOCK))
 """Wait until no other process migrates this PostgreSQL database; released by the commit."""

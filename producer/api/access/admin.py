@@ -63,7 +63,7 @@ async def create_key(request: Request, api: Api, caller: Administrator) -> Respo
     asked = checked(KeyRequest, document)
     expires_at = None if asked.expires_in_s is None else api.clock() + asked.expires_in_s
     made = new_key()
-    record = await api.store.tenants.add_key(
+    record = await api.store.api_keys.add(
         made, tenant=caller.tenant, name=asked.name, scopes=asked.scopes, expires_at=expires_at, actor=caller.actor
     )
     api.keyring.forget()
@@ -75,7 +75,7 @@ async def create_key(request: Request, api: Api, caller: Administrator) -> Respo
     "/keys", response_model=KeyList, responses=REFUSALS, summary="List the keys of your tenant, without secrets"
 )
 async def list_keys(api: Api, caller: Administrator) -> Response:
-    records = await api.store.tenants.keys(caller.tenant)
+    records = await api.store.api_keys.listed(caller.tenant)
     return _json({"object": "list", "data": [key_object(each, api.clock()) for each in records]})
 
 
@@ -86,9 +86,9 @@ async def list_keys(api: Api, caller: Administrator) -> Response:
     summary="Revoke a key of your tenant; it is rejected within seconds",
 )
 async def revoke_key(key_id: KeyId, api: Api, caller: Administrator) -> Response:
-    await api.store.tenants.revoke_key(key_id, tenant=caller.tenant, actor=caller.actor)
+    await api.store.api_keys.revoke(key_id, tenant=caller.tenant, actor=caller.actor)
     api.keyring.forget()
-    record = await api.store.tenants.key(key_id)
+    record = await api.store.api_keys.find(key_id)
     if record is None or record.tenant != caller.tenant:
         raise ApiError(404, "there is no such key; GET /v1/keys lists yours", param="key_id", code="not_found")
     return _json(key_object(record, api.clock()))

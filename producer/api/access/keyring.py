@@ -47,7 +47,7 @@ class Keyring:
         """Whether any key exists. Raises StoreError."""
         if self._any is None or self._clock() >= self._any[0]:
             until = self._clock() + KEPT_S
-            self._any = until, await store.tenants.has_keys()
+            self._any = until, await store.api_keys.exist()
         return self._any[1]
 
     def forget(self) -> None:
@@ -57,7 +57,7 @@ class Keyring:
 
     async def _look(self, store: Store, name: bytes, key_id: str, secret: str) -> tuple[float, KeyRecord | None]:
         until = self._clock() + KEPT_S
-        record = await store.tenants.key(key_id)
+        record = await store.api_keys.find(key_id)
         while len(self._known) >= KEPT_KEYS:
             del self._known[next(iter(self._known))]
         self._known.pop(name, None)

@@ -59,7 +59,7 @@ class RefusedKeys:
             address, tenant, key_id = refusal
             times = self._counts[refusal]
             if tenant == NO_TENANT:
-                owner = await store.tenants.owner_of_key(key_id)
+                owner = await store.api_keys.owner_of(key_id)
                 tenant, key_id = (NO_TENANT, UNKNOWN) if owner is None else (owner, key_id)
             await store.audit.record_repeated(address, tenant, ACTION, key_id, times)
             self._counts[refusal] -= times

@@ -9,13 +9,15 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from understudy.models.ids import new_id
+from understudy.models.jobs.submission import NewBatch
+from understudy.models.jobs.views import BatchView
 from understudy.models.objects.batch import BatchList, BatchObject
 from understudy.models.objects.shapes import page_of
-from understudy.models.records import BatchView, FileRecord, NewBatch
 from understudy.models.state import BatchState
 from understudy.models.store.database.disk_space import ROW_BYTES
-from understudy.models.store.intake import NamedRequest
+from understudy.models.store.files import FileRecord
 from understudy.models.store.paging import Span, spans
+from understudy.models.store.work.intake import NamedRequest
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
 from understudy.producer.api.access.quotas import admit_bytes
@@ -93,8 +95,8 @@ async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
 async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Finished lines keep their results; calls in flight are aborted. Cancelling again has no effect."""
     await own_batch(api, caller, batch_id)
-    if not await api.store.ingest.cancel(batch_id):
-        await api.store.batches.cancel(batch_id)
+    if not await api.store.filling.cancel(batch_id):
+        await api.store.lifecycle.cancel(batch_id)
     view = await own_batch(api, caller, batch_id)
     if view.state not in CANCELLED:
         raise has_ended(view, "cancelled")
@@ -112,7 +114,7 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
 async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     """No further lines start; calls in flight continue."""
     view = await own_batch(api, caller, batch_id)
-    if not await api.store.batches.pause(batch_id, "paused by its owner"):
+    if not await api.store.lifecycle.pause(batch_id, "paused by its owner"):
         raise has_ended(view, "paused")
     await api.store.audit.record_repeated(caller.actor, caller.tenant, "batch.pause", batch_id)
     return await shown_batch(api, await own_batch(api, caller, batch_id))
@@ -127,7 +129,7 @@ async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
 async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
     """With `store_content = "until_delivered"`, its prompts, answers and files are deleted an hour later."""
     view = await own_batch(api, caller, batch_id)
-    if not await api.store.retention.acknowledge("batch", caller.tenant, batch_id):
+    if not await api.store.content.acknowledge("batch", caller.tenant, batch_id):
         raise ApiError(409, f"batch {batch_id} is {view.state}; it has not ended yet", code="not_ended")
     await api.store.audit.record_repeated(caller.actor, caller.tenant, "batch.ack", batch_id)
     return await shown_batch(api, view)
@@ -153,7 +155,7 @@ async def results(
     """
     await own_batch(api, caller, batch_id)
     begins = after.removeprefix(LINE_PREFIX)
-    sizes = await api.store.batches.output_sizes(batch_id, begins, limit)
+    sizes = await api.store.outputs.sizes(batch_id, begins, limit)
     headers = {NEXT_AFTER: LINE_PREFIX + sizes[-1][0]} if len(sizes) == limit else {}
     return await streamed(_lines(api, caller, batch_id, sizes, begins), headers, JSONL)
 
@@ -172,7 +174,7 @@ async def _lines(
 
 async def _page(api: Context, batch_id: str, span: Span, wanted: Collection[str]) -> Iterable[bytes]:
     """The lines of a page, without those that finished since."""
-    return [rendered_line(row) for row in await api.store.batches.outputs_in(batch_id, span) if row.job_id in wanted]
+    return [rendered_line(row) for row in await api.store.outputs.of_batch_in(batch_id, span) if row.job_id in wanted]
 
 
 async def _accept(

@@ -101,7 +101,7 @@ async def _events(
             yield event(orjson.loads(late_body(job_id)))
             return
         view = await view_of(api, caller, job_id)
-        if view["state"] != JobState.SUCCEEDED:
+        if view.state is not JobState.SUCCEEDED:
             _, body = await status_and_body(api, view)
             yield event(orjson.loads(body))
             return

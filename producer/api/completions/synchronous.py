@@ -5,14 +5,14 @@ When the caller disconnects, or after `api.hold_s`, the job is cancelled.
 
 import asyncio
 import logging
-from typing import Any
 
 import orjson
 from fastapi import Request, Response
 
 from understudy.models.cancellation import end_if_cancelled
+from understudy.models.jobs.submission import NewJob
+from understudy.models.jobs.views import JobView
 from understudy.models.objects.job import job_object, retry_after_s
-from understudy.models.records import NewJob
 from understudy.models.request.wire import ErrorBody
 from understudy.models.store import StoreError
 from understudy.producer.api.access.auth import Caller
@@ -101,9 +101,9 @@ async def _cancel(api: Context, job_id: str) -> None:
         log.warning("job %s continues although its caller disconnected: %s", job_id, error)
 
 
-async def view_of(api: Context, caller: Caller, job_id: str) -> dict[str, Any]:
+async def view_of(api: Context, caller: Caller, job_id: str) -> JobView:
     """A job that existed. Raises ApiError when it was pruned."""
-    view = await api.store.jobs.seen(caller.tenant, job_id)
+    view = await api.store.jobs.view(job_id, caller.tenant)
     if view is None:
         raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
     return view
@@ -111,7 +111,7 @@ async def view_of(api: Context, caller: Caller, job_id: str) -> dict[str, Any]:
 
 async def accepted(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
     view = await view_of(api, caller, job_id)
-    shown = job_object(view, await api.store.get_chain(view["chain_id"]), root_of(request, api.settings))
+    shown = job_object(view, await api.store.get_chain(view.chain_id), root_of(request, api.settings))
     headers = {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}
     return Response(orjson.dumps(shown), 202, headers, media_type=JSON)
 

@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from understudy.models.ids import new_id
-from understudy.models.records import FileRecord
 from understudy.models.request.wire import RequestError
+from understudy.models.store.files import FileRecord
 from understudy.models.store.paging import Span
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
 from understudy.producer.api.access.quotas import admitted
@@ -185,7 +185,7 @@ async def _lines(api: Context, record: FileRecord) -> AsyncGenerator[bytes, None
     """The lines of an output or error file, in pieces; its length is recorded after the first complete read."""
     assert record.batch_id is not None and record.part is not None
     size, delivery = 0, Delivery(api, record.tenant)
-    async for span in api.store.files.part_spans(record.batch_id, record.part):
+    async for span in api.store.outputs.part_spans(record.batch_id, record.part):
         page = partial(_page, api, record.batch_id, record.part, span)
         async for piece in delivery.pieces(page, span.size):
             size += len(piece)
@@ -195,7 +195,7 @@ async def _lines(api: Context, record: FileRecord) -> AsyncGenerator[bytes, None
 
 
 async def _page(api: Context, batch_id: str, part: str, span: Span) -> Iterable[bytes]:
-    return map(rendered_line, await api.store.files.part_rows(batch_id, part, span))
+    return map(rendered_line, await api.store.outputs.part_rows(batch_id, part, span))
 
 
 async def _size(api: Context, record: FileRecord) -> int:
@@ -204,7 +204,7 @@ async def _size(api: Context, record: FileRecord) -> int:
         return record.bytes
     assert record.batch_id is not None and record.part is not None
     size = 0
-    async for row, answer_bytes in api.store.files.part_sizes(record.batch_id, record.part):
+    async for row, answer_bytes in api.store.outputs.part_sizes(record.batch_id, record.part):
         size += rendered_size(row, answer_bytes)
     await api.store.files.set_bytes(record.id, size)
     return size

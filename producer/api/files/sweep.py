@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from understudy.models.errors import OutOfReach
-from understudy.models.records import FileRecord
 from understudy.models.store import Store
+from understudy.models.store.files import FileRecord
 from understudy.producer.api.context import Context
 from understudy.producer.api.files.blobs import Blobs
 
@@ -69,5 +69,5 @@ async def _remove(store: Store, blobs: Blobs, file: FileRecord) -> None:
     if file.batch_id is None or file.part is None:
         await blobs.delete(file.id)
     else:
-        await store.files.forget_part(file.batch_id, file.part)
+        await store.outputs.forget_part(file.batch_id, file.part)
     await store.files.drop(file.id)

@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from understudy.models.failure import FailureClass
-from understudy.models.objects.attempt import AttemptList, attempt_object
+from understudy.models.objects.attempt import AttemptList
 from understudy.models.objects.shapes import page_of
 from understudy.producer.api.access.auth import Reader
 from understudy.producer.api.context import Api
@@ -46,5 +46,5 @@ async def attempts(
         before=after,
         latest=True,
     )
-    data = [attempt_object(row) for row in rows[::-1][:limit]]
+    data = rows[::-1][:limit]
     return Response(orjson.dumps(page_of(data, has_more=len(rows) > limit)), media_type=JSON)

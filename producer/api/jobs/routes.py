@@ -7,13 +7,14 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from understudy.models.objects.job import LONGEST_RETRY_S, JobList, JobObject, has_ended, job_object, retry_after_s
+from understudy.models.jobs.submission import SINGLE
+from understudy.models.jobs.views import JobView
+from understudy.models.objects.job import LONGEST_RETRY_S, JobList, JobObject, job_object, retry_after_s
 from understudy.models.objects.shapes import page_of
 from understudy.models.objects.waiting import WaitingObject
-from understudy.models.records import SINGLE
 from understudy.models.request.wire import ErrorBody, RequestError
 from understudy.models.state import JobState, Priority
-from understudy.models.store.jobs.of_tenant import JobFilter
+from understudy.models.store.work.jobs import JobFilter
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
 from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.context import Api, Context
@@ -88,7 +89,7 @@ async def submit(
     else:
         job_id = made.object_id
     view, applied = await _held(api, caller, job_id, _wait_s(wait, prefer), gone=410)
-    return await _job_answer(request, api, view, applied, 200 if applied and has_ended(view) else 202)
+    return await _job_answer(request, api, view, applied, 200 if applied and view.has_ended else 202)
 
 
 @router.post(
@@ -133,7 +134,7 @@ async def listing(
     wanted = JobFilter(state, batch_id, provider, created_after, created_before)
     views = await api.store.jobs.page(caller.tenant, wanted, limit=limit + 1, after=after, ascending=order == "asc")
     root = root_of(request, api.settings)
-    data = [job_object(view, await api.store.get_chain(view["chain_id"]), root) for view in views[:limit]]
+    data = [job_object(view, await api.store.get_chain(view.chain_id), root) for view in views[:limit]]
     return Response(orjson.dumps(page_of(data, has_more=len(views) > limit)), media_type=JSON)
 
 
@@ -168,7 +169,7 @@ async def result(
     """202: poll `Location` again after `Retry-After` seconds. Any other status is final, unless it has a `Retry-After`:
     then repeat the request."""
     view, applied = await _held(api, caller, job_id, _wait_s(wait, prefer))
-    if not has_ended(view):
+    if not view.has_ended:
         return await _job_answer(request, api, view, applied, 202)
     return await outcome_of(api, view, applied)
 
@@ -182,7 +183,7 @@ async def result(
 async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> Response:
     """A queued job is cancelled at once, a running job shortly after; a finished job is unchanged."""
     view = await _own(api, caller, job_id)
-    if not has_ended(view):
+    if not view.has_ended:
         await cancel_job(api, job_id)
         await api.store.audit.record_repeated(caller.actor, caller.tenant, "job.cancel", job_id)
         view = await _own(api, caller, job_id)
@@ -198,11 +199,9 @@ async def cancel(request: Request, api: Api, caller: Submitter, job_id: str) -> 
 async def acknowledge(request: Request, api: Api, caller: Submitter, job_id: str) -> Response:
     """With `store_content = "until_delivered"`, its prompt and answer are deleted an hour later."""
     view = await _own(api, caller, job_id)
-    if view["batch_id"] != SINGLE:
-        raise ApiError(
-            409, f"{job_id} belongs to a batch; use POST /v1/batches/{view['batch_id']}/ack", code="of_a_batch"
-        )
-    if not await api.store.retention.acknowledge("job", caller.tenant, job_id):
+    if view.batch_id != SINGLE:
+        raise ApiError(409, f"{job_id} belongs to a batch; use POST /v1/batches/{view.batch_id}/ack", code="of_a_batch")
+    if not await api.store.content.acknowledge("job", caller.tenant, job_id):
         raise ApiError(409, f"{job_id} has not ended yet", code="not_ended")
     await api.store.audit.record_repeated(caller.actor, caller.tenant, "job.ack", job_id)
     return await _job_answer(request, api, view, {}, 200)
@@ -229,9 +228,9 @@ async def _judged(api: Context, caller: Caller, document: Mapping[str, Any]) -> 
     return entries, jobs
 
 
-async def _own(api: Context, caller: Caller, job_id: str, gone: int = 404) -> dict[str, Any]:
+async def _own(api: Context, caller: Caller, job_id: str, gone: int = 404) -> JobView:
     """Raises ApiError when the caller's tenant has no such job."""
-    view = await api.store.jobs.seen(caller.tenant, job_id) if ID.fullmatch(job_id) else None
+    view = await api.store.jobs.view(job_id, caller.tenant) if ID.fullmatch(job_id) else None
     if view is None:
         code = "not_found" if gone == 404 else "job_pruned"
         known = job_id if ID.fullmatch(job_id) else "of this id"
@@ -241,12 +240,12 @@ async def _own(api: Context, caller: Caller, job_id: str, gone: int = 404) -> di
 
 async def _held(
     api: Context, caller: Caller, job_id: str, wait_s: int | None, gone: int = 404
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[JobView, dict[str, str]]:
     """The job, after waiting for it to end for up to `wait_s`, and the response headers that say so."""
     view = await _own(api, caller, job_id, gone)
     if wait_s is None:
         return view, {}
-    if wait_s and not has_ended(view):
+    if wait_s and not view.has_ended:
         await api.waiters.ended(job_id, wait_s)
         view = await _own(api, caller, job_id, gone)
     return view, {"Preference-Applied": f"wait={wait_s}"}
@@ -260,21 +259,21 @@ def _wait_s(wait: int, prefer: str | None) -> int | None:
     return min(int(preferred[1]), LONGEST_WAIT_S) if preferred else None
 
 
-def _retry_after_s(view: Mapping[str, Any], waiting: WaitingObject | None) -> int:
+def _retry_after_s(view: JobView, waiting: WaitingObject | None) -> int:
     """Seconds until the next poll: long when the job waits for a person."""
     return LONGEST_RETRY_S if waiting is not None and waiting["who_can_help"] else retry_after_s(view)
 
 
 async def _job_answer(
-    request: Request, api: Context, view: dict[str, Any], applied: Mapping[str, str], status: int
+    request: Request, api: Context, view: JobView, applied: Mapping[str, str], status: int
 ) -> Response:
-    chain, waiting = await api.store.get_chain(view["chain_id"]), None
-    if view["state"] == JobState.QUEUED and view["now"] - view["created_at"] > SOON_S:
-        waiting = await waiting_of_job(api.settings, api.store, api.redis, view, view["now"])
+    chain, waiting = await api.store.get_chain(view.chain_id), None
+    if view.state is JobState.QUEUED and view.now - view.created_at > SOON_S:
+        waiting = await waiting_of_job(api.settings, api.store, api.redis, view)
     shown = job_object(view, chain, root_of(request, api.settings), waiting)
     headers = dict(applied)
     if status == 202:
         headers["Location"] = shown["links"]["result"]
-    if status == 202 or not has_ended(view):
+    if status == 202 or not view.has_ended:
         headers["Retry-After"] = str(_retry_after_s(view, shown["waiting"]))
     return Response(orjson.dumps(shown), status, headers, media_type=JSON)

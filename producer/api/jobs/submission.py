@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.models.cancellation import end_if_cancelled
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.route import check_schemas
 from understudy.models.state import Priority
 from understudy.models.store.database.disk_space import job_bytes, text_bytes
-from understudy.models.store.intake import Made, NamedRequest
+from understudy.models.store.work.intake import Made, NamedRequest
 from understudy.producer.api.access.admission import admit, give_back
 from understudy.producer.api.access.auth import Caller
 from understudy.producer.api.access.quotas import admit_bytes

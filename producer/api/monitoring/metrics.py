@@ -48,7 +48,7 @@ class LedgerMetrics(Collector):
         if time.monotonic() - self._read_at < KEPT_S:
             return
         self._backlog = await store.metrics.backlog()
-        self._workers = len(await store.claims.live_workers())
+        self._workers = len(await store.workers.live())
         self._webhooks = await store.metrics.undelivered_webhooks()
         await self._count(store)
         self._read_at = time.monotonic()

@@ -7,7 +7,6 @@ import typer
 
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
-from understudy.models.objects.attempt import attempt_object
 from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
@@ -53,7 +52,7 @@ def attempts(
         )
         if as_json:
             for row in rows:
-                show.print_json(attempt_object(row))
+                show.print_json(row)
         else:
             show.print_attempts(rows)
 

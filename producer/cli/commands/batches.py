@@ -6,7 +6,7 @@ import typer
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import amount
-from understudy.models.records import SINGLE
+from understudy.models.jobs.submission import SINGLE
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
@@ -35,7 +35,7 @@ def cancel(given: options.AnyId, installation: Installation = HERE, as_json: opt
     async def work(settings: Settings, store: Store) -> None:
         job = await job_named(store, given)
         if job is not None:
-            await _cancel_job(store, given, job["tenant"])
+            await _cancel_job(store, given, job.tenant)
             return
         batch_id = await batch_named(store, given)
         if not await cancel_batch(store, batch_id):
@@ -124,7 +124,7 @@ def pause(
 
     async def work(_: Settings, store: Store) -> None:
         batch_id = await batch_named(store, given)
-        if not await store.batches.pause(batch_id, reason):
+        if not await store.lifecycle.pause(batch_id, reason):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.pause", batch_id, new={"paused": reason})
         say(f"{batch_id} is paused; `understudy resume {batch_id}` resumes it")
@@ -160,7 +160,7 @@ def resume(
         if model or chain:
             await _take_another_chain(settings, store, batch_id, RouteOptions(model=model, chain=chain))
         total_usd = await store.budgets.grant_batch(batch_id, budget_usd)
-        if not await store.batches.resume(batch_id):
+        if not await store.lifecycle.resume(batch_id):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
         say(f"{batch_id} is resumed{'' if total_usd is None else f' with a total budget of {amount(total_usd)} USD'}")
@@ -181,11 +181,11 @@ def ack(given: options.AnyId, installation: Installation = HERE) -> None:
             kind, object_id = "batch", await batch_named(store, given)
             view = await store.batches.view(object_id)
             tenant = view.tenant if view else ""
-        elif job["batch_id"] != SINGLE:
-            raise Refused(f"{given} belongs to a batch; run `understudy ack {job['batch_id']}`")
+        elif job.batch_id != SINGLE:
+            raise Refused(f"{given} belongs to a batch; run `understudy ack {job.batch_id}`")
         else:
-            kind, object_id, tenant = "job", given, job["tenant"]
-        if not await store.retention.acknowledge(kind, tenant, object_id):
+            kind, object_id, tenant = "job", given, job.tenant
+        if not await store.content.acknowledge(kind, tenant, object_id):
             raise Refused(f"{object_id} has not ended yet")
         await store.audit.record(command_line(), tenant, f"{kind}.ack", object_id)
         say(f"{object_id} is acknowledged")

@@ -53,7 +53,7 @@ def create(
     async def work(_: Settings, store: Store) -> KeyRecord:
         expires_at = None if lifetime_s is None else await store.now() + lifetime_s
         scopes = scope or [Scope.SUBMIT]
-        return await store.tenants.add_key(
+        return await store.api_keys.add(
             made, tenant=tenant, name=name, scopes=scopes, expires_at=expires_at, actor=command_line()
         )
 
@@ -74,7 +74,7 @@ def list_keys(
     as_json: options.AsJson = False,
 ) -> None:
     """List all keys, without their secrets. With --json, one line per key."""
-    records = installation.on_ledger(lambda _, store: store.tenants.keys(tenant), create=True)
+    records = installation.on_ledger(lambda _, store: store.api_keys.listed(tenant), create=True)
     nothing = "There are no keys; `understudy keys create` creates one."
     show.print_rows(records, as_json, lambda record: key_object(record, time.time()), _print_keys, nothing)
 
@@ -100,14 +100,14 @@ def revoke(
     """Revoke a key. API processes reject it within three seconds."""
 
     async def work(settings: Settings, store: Store) -> None:
-        if await store.tenants.revoke_key(key_id, actor=command_line()):
+        if await store.api_keys.revoke(key_id, actor=command_line()):
             say(f"key {key_id} is revoked")
-            if not await store.tenants.has_keys():
+            if not await store.api_keys.exist():
                 say(
                     "That was the last key: an HTTP API that listens on loopback only, and has no public_url, "
                     "serves local callers without a key again."
                 )
-        elif await store.tenants.key(key_id) is None:
+        elif await store.api_keys.find(key_id) is None:
             raise Refused(f"there is no key {key_id[:80]}; `understudy keys list` lists all keys")
         else:
             say(f"key {key_id} was already revoked")

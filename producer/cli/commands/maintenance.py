@@ -9,7 +9,7 @@ import typer
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store, open_store
 from understudy.models.store.database.schema import head
-from understudy.models.store.retention.expiry import Prunable
+from understudy.models.store.retention import Prunable
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.producer.acting import command_line
 from understudy.producer.api.files.blobs import StorageDown, open_blobs
@@ -77,7 +77,7 @@ async def _prune(settings: Settings, store: Store, before: float, older_than: st
         names=await store.retention.prune_names(before),
         tallies=await store.retention.prune_use(before),
     )
-    await store.retention.clear_up(pruned=True)
+    await store.content.clear_up(pruned=True)
     await store.audit.record(command_line(), DEFAULT_TENANT, "prune", f"older than {older_than}", None, asdict(pruned))
     try:
         await remove_expired(store, open_blobs(settings))

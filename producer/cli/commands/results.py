@@ -38,7 +38,7 @@ def results(
     async def work(_: Settings, store: Store) -> None:
         job = await job_named(store, given, tenant)
         if job is not None:
-            row = row_of_job(job)
+            row = row_of_job(job, await store.jobs.answer(job.id))
             if row.state not in TERMINAL_STATES:
                 raise Refused(f"{given} has not ended yet: it is {row.state}")
             show.print_json(output_line(row))

@@ -212,14 +212,14 @@ def _processes(settings: Settings, count: int) -> str:
 
 async def _announce(server: "HttpServer", stack: Stack) -> None:
     log.info("The HTTP API is at %s, its documentation at %s/docs; Ctrl-C stops it", server.url, server.url)
-    if await stack.store.tenants.has_keys():
+    if await stack.store.api_keys.exist():
         return
     api = stack.settings.api
     if is_loopback(api.host) and api.public_url is None:
         log.info("No API key exists: local callers need none; `understudy keys create` creates one")
         return
     made = new_key()
-    if await stack.store.tenants.add_first_key(
+    if await stack.store.api_keys.add_first(
         made, tenant=DEFAULT_TENANT, name="first", scopes=[Scope.ADMIN], actor=command_line()
     ):
         where = f"is reached as {api.public_url}" if is_loopback(api.host) else f"listens on {api.host}"

@@ -1,10 +1,11 @@
 """`understudy status`: the state of batches and jobs."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from understudy.models.config.settings import Settings
+from understudy.models.jobs.views import JobView
 from understudy.models.store import Store
 from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
@@ -74,11 +75,10 @@ async def print_batch(settings: Settings, store: Store, batch_id: str, as_json: 
     show.print_batch(view, retries, said, await store.jobs.latency_percentiles(batch_id), reserved_usd)
 
 
-async def _print_job(settings: Settings, store: Store, job: dict[str, Any], as_json: bool) -> None:
-    now = await store.now()
+async def _print_job(settings: Settings, store: Store, job: JobView, as_json: bool) -> None:
     async with queue_of(settings) as queue:
-        waiting = await waiting_of_job(settings, store, queue, job, now)
+        waiting = await waiting_of_job(settings, store, queue, job)
     if as_json:
-        show.print_json(await job_document(settings, store, job["id"], job["tenant"], waiting))
+        show.print_json(await job_document(settings, store, job.id, job.tenant, waiting))
     else:
-        show.print_job(job, explained(waiting, now), now)
+        show.print_job(job, explained(waiting, job.now))

@@ -11,7 +11,7 @@ import typer
 from understudy.models.config.settings import Settings
 from understudy.models.errors import ALL_SUCCEEDED
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.state import Priority
 from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer.cli import options, requests

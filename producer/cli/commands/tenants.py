@@ -100,7 +100,7 @@ def list_tenants(installation: Installation = HERE, as_json: options.AsJson = Fa
 
     async def work(_: Settings, store: Store) -> list[TenantLimits]:
         known = {each.name: each for each in await store.tenants.limits()}
-        for record in await store.tenants.keys():
+        for record in await store.api_keys.listed():
             known.setdefault(record.tenant, TenantLimits(record.tenant))
         return sorted(known.values(), key=lambda each: each.name)
 

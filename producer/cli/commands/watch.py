@@ -6,8 +6,8 @@ import typer
 
 from understudy.models.config.settings import Settings
 from understudy.models.errors import ALL_SUCCEEDED, SOME_FAILED
+from understudy.models.jobs.views import BatchView
 from understudy.models.objects.job import with_result
-from understudy.models.records import BatchView
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT
@@ -78,7 +78,7 @@ async def _watch_line(settings: Settings, store: Store, line: list[str]) -> list
 async def print_answer(settings: Settings, store: Store, job_id: str, as_json: bool) -> int:
     """Wait for a job and print its answer. Returns the exit code."""
     job = await job_named(store, job_id)
-    tenant = job["tenant"] if job else DEFAULT_TENANT
+    tenant = job.tenant if job else DEFAULT_TENANT
     result = await AsyncClient.on(settings, store, tenant=tenant).wait(job_id)
     if as_json:
         answer = await store.jobs.answer(job_id) if result.ok else None

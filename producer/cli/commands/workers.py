@@ -40,7 +40,7 @@ def workers(installation: Installation = HERE, as_json: options.AsJson = False) 
     """
 
     async def work(settings: Settings, store: Store) -> None:
-        alive, jobs, now = await store.claims.live_workers(), await store.metrics.running_by_worker(), await store.now()
+        alive, jobs, now = await store.workers.live(), await store.metrics.running_by_worker(), await store.now()
         queues = await _queues(settings)
         if as_json:
             show.print_json(_document(alive, jobs, queues))

@@ -78,7 +78,7 @@ async def key_for(scene: Scene, tenant: str) -> str:
     settings = load_settings(scene.folder / "understudy.toml", scene.environment, scene.folder / ".understudy")
     made = new_key()
     async with open_store(settings.database_url, settings.data) as store:
-        await store.tenants.add_key(made, tenant=tenant, name="test", scopes=[Scope.ADMIN], actor="test")
+        await store.api_keys.add(made, tenant=tenant, name="test", scopes=[Scope.ADMIN], actor="test")
     return made.text
 
 

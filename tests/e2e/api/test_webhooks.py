@@ -10,7 +10,7 @@ from stage_hands import Mock, Scene, alone_and_on_servers, kill, until
 
 from understudy.models.config.settings import load_settings
 from understudy.models.ids import new_id
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store import open_store
@@ -65,7 +65,7 @@ async def submit_one(scene: Scene, callback_url: str) -> None:
         body = '{"messages":[{"role":"user","content":"hello"}]}'
         job_id, deadline = new_id("job"), await store.now() + 600
         job = NewJob(job_id, body, chain, job_id, 0, 3, Priority.NORMAL, expires_at=deadline, callback_url=callback_url)
-        await store.intake.add_single([job])
+        await store.intake.accept_jobs("default", [job])
 
 
 @alone_and_on_servers

@@ -11,7 +11,7 @@ from commands import Done
 from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, until
 
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch, NewJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store import open_store
@@ -83,10 +83,10 @@ async def half_filled(scene: Scene) -> str:
         await store.files.add(file_id, "default", "in.jsonl", 3, 2)
         batch_id = new_id("batch")
         await store.intake.accept_batch(NewBatch(batch_id, expires_at=deadline, input_file_id=file_id))
-        assert await store.ingest.claim("api_1", 60)
+        assert await store.filling.claim("api_1", 60)
         chain = Chain(steps=(Step(provider="alpha", model="m"),))
         job = NewJob(new_id("job"), "{}", chain, "one", 1, 3, Priority.BULK)
-        assert await store.ingest.fill(batch_id, "api_1", 60, [job])
+        assert await store.filling.fill(batch_id, "api_1", 60, [job])
     return batch_id
 
 

@@ -25,7 +25,10 @@ LEDGER = ("sqlmodel", "sqlalchemy", "pydantic", "asyncio")
 ELSEWHERE = ("limits", "schemas", "costs.pricing", "costs.forecast", "routing.route", "request.endpoints")
 """What a look at batches does without: the limiter's state, prices, and the reading of requests."""
 
-OTHER_AREAS = ("intake", "ingest", "runs", "retention", "planning", "canary", "files", "tenants", "webhooks.endpoints")
+OTHER_AREAS = (
+    *("work.intake", "work.filling", "work.runs", "work.planning", "work.canary"),
+    *("retention", "files", "tenants", "webhooks"),
+)
 """Areas of the store that a look at batches and jobs does without."""
 
 LOADED = """

@@ -174,16 +174,14 @@ async def test_a_server_that_others_can_reach_serves_no_one_without_a_key(
 async def test_a_first_key_is_made_once_however_many_start(store: Store) -> None:
     made = await asyncio.gather(
         *(
-            store.tenants.add_first_key(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
+            store.api_keys.add_first(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
             for _ in range(5)
         )
     )
     (first,) = [each for each in made if each is not None]
-    assert [each.id for each in await store.tenants.keys()] == [first.id]
-    await store.tenants.revoke_key(first.id, actor="test")
-    new = await store.tenants.add_first_key(
-        new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test"
-    )
+    assert [each.id for each in await store.api_keys.listed()] == [first.id]
+    await store.api_keys.revoke(first.id, actor="test")
+    new = await store.api_keys.add_first(new_key(), tenant="default", name="first", scopes=[Scope.ADMIN], actor="test")
     assert new is not None and [each["action"] for each in await store.audit.entries()].count("key.create") == 2
 
 
@@ -191,7 +189,7 @@ async def test_a_first_key_is_made_once_however_many_start(store: Store) -> None
 async def test_every_answer_tells_browsers_to_take_it_for_what_it_is(
     api: Served, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.context.store.tenants, "has_keys", None)  # an unexpected error wherever keys are looked up
+    monkeypatch.setattr(api.context.store.api_keys, "exist", None)  # an unexpected error wherever keys are looked up
     transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
         headers = (await http.get(path)).headers
@@ -235,8 +233,8 @@ async def test_a_revoked_key_is_refused_as_soon_as_what_is_known_of_it_is_old(
     await key_for(store, Scope.READ)
     async with api.client() as http:
         assert (await http.get("/try/read", headers=bearer(key))).status_code == 200
-        assert await store.tenants.revoke_key(key.split("_")[1], actor="test")
-        assert not await store.tenants.revoke_key(key.split("_")[1], actor="test")
+        assert await store.api_keys.revoke(key.split("_")[1], actor="test")
+        assert not await store.api_keys.revoke(key.split("_")[1], actor="test")
         monotonic.now += KEPT_S
         answer = await http.get("/try/read", headers=bearer(key))
         assert answer.status_code == 401
@@ -281,13 +279,13 @@ async def test_a_key_is_looked_up_once_and_not_per_request(
 ) -> None:
     key, wrong = await key_for(store, Scope.READ), new_key().text
     looks: list[str] = []
-    look = store.tenants.key
+    look = store.api_keys.find
 
     async def counted(key_id: str) -> object:
         looks.append(key_id)
         return await look(key_id)
 
-    monkeypatch.setattr(store.tenants, "key", counted)
+    monkeypatch.setattr(store.api_keys, "find", counted)
     async with api.client() as http:
         tries = [http.get("/try/read", headers=bearer(each)) for each in (key, wrong) for _ in range(100)]
         statuses = [answer.status_code for answer in await asyncio.gather(*tries)]
@@ -377,7 +375,7 @@ async def test_the_secret_of_a_key_is_in_no_log_answer_representation_or_table(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     made = new_key()
-    record = await store.tenants.add_key(made, tenant="default", name="canary", scopes=[Scope.READ], actor="test")
+    record = await store.api_keys.add(made, tenant="default", name="canary", scopes=[Scope.READ], actor="test")
     secret = made.text.rpartition("_")[2]
     wrong = f"{made.text[:-1]}{'0' if made.text[-1] != '0' else '1'}"
     async with api.client() as http:
@@ -389,7 +387,7 @@ async def test_the_secret_of_a_key_is_in_no_log_answer_representation_or_table(
     seen = "".join([repr(made), repr(record), *(each.text + str(each.headers) for each in answers)])
     seen += (
         str(await store.audit.entries())
-        + str(await store.tenants.key(made.id))
+        + str(await store.api_keys.find(made.id))
         + str(await api.context.redis.keys("*"))
     )
     assert record.hash not in seen

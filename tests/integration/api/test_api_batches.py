@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.objects.batch import BatchObject
-from understudy.models.records import NewBatch
 from understudy.models.routing.chain import CHAT
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState
@@ -87,7 +87,7 @@ class Api:
         return dict(response.json())
 
     async def jobs(self, batch_id: str) -> list[str]:
-        return [job.id async for job in self.store.jobs.unfinished(batch_id)]
+        return [job.id async for job in self.store.reruns.unfinished(batch_id)]
 
 
 @pytest.fixture
@@ -147,8 +147,8 @@ async def test_a_batch_is_answered_at_once_and_opened_when_its_lines_are_there(a
     assert isinstance(batch["in_progress_at"], int)
     [job, *_] = await api.jobs(batch["id"])
     view = await api.store.jobs.view(job)
-    assert view is not None and view["expires_at"] == pytest.approx(batch["expires_at"], abs=1)
-    chain = await api.store.get_chain(view["chain_id"])
+    assert view is not None and view.expires_at == pytest.approx(batch["expires_at"], abs=1)
+    chain = await api.store.get_chain(view.chain_id)
     assert [str(step) for step in chain.steps] == ["lead/large", "lead/small"]
 
 
@@ -227,7 +227,7 @@ async def test_a_bad_file_fails_the_batch_with_errors_by_line_and_leaves_no_rows
 async def test_a_file_that_does_not_fit_on_the_disk_fails_the_batch_and_leaves_no_rows(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_fill, calls = api.store.ingest.fill, 0
+    really_fill, calls = api.store.filling.fill, 0
 
     async def until_it_is_full(*words: Any) -> bool:
         nonlocal calls
@@ -236,7 +236,7 @@ async def test_a_file_that_does_not_fit_on_the_disk_fails_the_batch_and_leaves_n
             raise StoreFull("the disk is full")
         return await really_fill(*words)
 
-    monkeypatch.setattr(api.store.ingest, "fill", until_it_is_full)
+    monkeypatch.setattr(api.store.filling, "fill", until_it_is_full)
     batch_id = await api.created(lines(range(2 * SLICE)))
     assert await api.filler.step()
     assert await api.jobs(batch_id)
@@ -265,10 +265,10 @@ async def test_a_batch_that_cannot_be_read_before_its_deadline_fails(api: Api) -
 
 async def test_a_filler_that_stops_leaves_its_batch_to_others_at_once(api: Api) -> None:
     batch_id = await api.created(line(1))
-    assert await api.store.ingest.claim("filler", 15.0)
-    assert await api.store.ingest.claim("other", 15.0) is None
+    assert await api.store.filling.claim("filler", 15.0)
+    assert await api.store.filling.claim("other", 15.0) is None
     await api.filler.release()
-    taken = await api.store.ingest.claim("other", 15.0)
+    taken = await api.store.filling.claim("other", 15.0)
     assert taken is not None and taken.id == batch_id
 
 
@@ -291,35 +291,35 @@ async def test_a_file_whose_bytes_are_gone_fails_the_batch(api: Api) -> None:
 
 async def test_a_filler_that_died_is_followed_by_another_which_repeats_no_line(api: Api) -> None:
     batch_id = await api.created(lines(range(2 * SLICE + 7)))
-    claimed = await api.store.ingest.claim("dying", 0.0)
+    claimed = await api.store.filling.claim("dying", 0.0)
     assert claimed is not None and claimed.written_lines == 0
     reader = BatchReader(SETTINGS, CHAT, RouteOptions())
     jobs = reader.read(lines(range(2 * SLICE + 7)))[:SLICE]
-    assert await api.store.ingest.fill(batch_id, "dying", 0.0, jobs)
+    assert await api.store.filling.fill(batch_id, "dying", 0.0, jobs)
     await api.fill()
-    assert not await api.store.ingest.fill(batch_id, "dying", 0.0, reader.read(line(1)))
-    assert not await api.store.ingest.open_filled(batch_id, "dying", 1)
+    assert not await api.store.filling.fill(batch_id, "dying", 0.0, reader.read(line(1)))
+    assert not await api.store.filling.open_filled(batch_id, "dying", 1)
     batch = await api.batch(batch_id)
     assert (batch["status"], batch["request_counts"]["total"]) == ("in_progress", 2 * SLICE + 7)
     views = [await api.store.jobs.view(job) for job in await api.jobs(batch_id)]
-    assert sorted(view["line"] for view in views if view) == list(range(1, 2 * SLICE + 8))
+    assert sorted(view.line for view in views if view) == list(range(1, 2 * SLICE + 8))
 
 
 async def test_a_filler_that_was_followed_writes_nothing_more(api: Api) -> None:
     batch_id = await api.created(lines(range(3)))
     jobs = BatchReader(SETTINGS, CHAT, RouteOptions()).read(lines(range(3)))
-    assert await api.store.ingest.claim("late", 0.0)
-    assert await api.store.ingest.claim("next", 15.0)
-    assert not await api.store.ingest.fill(batch_id, "late", 15.0, jobs)
-    assert not await api.store.ingest.open_filled(batch_id, "late", 0)
-    assert not await api.store.ingest.fail(batch_id, "late", [])
-    assert await api.store.ingest.fill(batch_id, "next", 15.0, jobs)
-    assert await api.store.ingest.open_filled(batch_id, "next", 3)
+    assert await api.store.filling.claim("late", 0.0)
+    assert await api.store.filling.claim("next", 15.0)
+    assert not await api.store.filling.fill(batch_id, "late", 15.0, jobs)
+    assert not await api.store.filling.open_filled(batch_id, "late", 0)
+    assert not await api.store.filling.fail(batch_id, "late", [])
+    assert await api.store.filling.fill(batch_id, "next", 15.0, jobs)
+    assert await api.store.filling.open_filled(batch_id, "next", 3)
 
 
 async def test_two_fillers_do_not_take_the_same_batch(api: Api) -> None:
     await api.created(line(1))
-    one, two = await asyncio.gather(api.store.ingest.claim("a", 15.0), api.store.ingest.claim("b", 15.0))
+    one, two = await asyncio.gather(api.store.filling.claim("a", 15.0), api.store.filling.claim("b", 15.0))
     assert (one is None) != (two is None)
 
 
@@ -346,14 +346,14 @@ async def test_a_named_request_makes_one_batch_and_its_name_fits_no_other_reques
 
 async def test_a_batch_is_cancelled_while_it_is_validated_and_leaves_no_lines(api: Api) -> None:
     batch_id = await api.created(lines(range(SLICE + 1)))
-    claimed = await api.store.ingest.claim("slow", 15.0)
+    claimed = await api.store.filling.claim("slow", 15.0)
     reader = BatchReader(SETTINGS, CHAT, RouteOptions())
-    assert claimed and await api.store.ingest.fill(batch_id, "slow", 15.0, reader.read(lines(range(10))))
+    assert claimed and await api.store.filling.fill(batch_id, "slow", 15.0, reader.read(lines(range(10))))
     response = await api.post(f"/v1/batches/{batch_id}/cancel")
     batch = response.json()
     assert (response.status_code, batch["status"]) == (200, "cancelled")
     assert batch["cancelled_at"] and batch["cancelling_at"]
-    assert not await api.store.ingest.fill(batch_id, "slow", 15.0, reader.read(line(11)))
+    assert not await api.store.filling.fill(batch_id, "slow", 15.0, reader.read(line(11)))
     await api.fill()
     assert await api.jobs(batch_id) == []
     assert (await api.post(f"/v1/batches/{batch_id}/cancel")).json()["status"] == "cancelled"
@@ -373,9 +373,9 @@ async def test_cancelled_half_way_output_and_error_lines_are_all_lines(api: Api)
     response = await api.post(f"/v1/batches/{batch_id}/cancel")
     assert response.json()["status"] == "cancelling"
     assert response.json()["cancelling_at"] and response.json()["cancelled_at"] is None
-    while await api.store.batches.cancel_slice():
+    while await api.store.lifecycle.cancel_slice():
         continue
-    await api.store.batches.close_finished()
+    await api.store.lifecycle.close_finished()
     batch = await api.batch(batch_id)
     assert batch["status"] == "cancelled"
     assert batch["request_counts"] == {"total": 6, "completed": 2, "failed": 4}
@@ -397,7 +397,7 @@ async def test_all_lines_failed_is_completed_with_an_error_file_only(api: Api) -
     await api.store.claims.settle(
         worker, [failed(job) for job in await api.store.claims.start(worker, await api.jobs(batch_id))]
     )
-    await api.store.batches.close_finished()
+    await api.store.lifecycle.close_finished()
     batch = await api.batch(batch_id)
     assert (batch["status"], batch["output_file_id"]) == ("completed", None)
     assert batch["error_file_id"] and batch["finalizing_at"] == batch["completed_at"]

@@ -13,10 +13,11 @@ from ledger_help import call, new_worker
 
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
-from understudy.models.records import ResultRecord, Settled
+from understudy.models.jobs.execution import ResultRecord, Settled
+from understudy.models.jobs.views import JobView
 from understudy.models.state import JobState
 from understudy.models.store import Store
-from understudy.models.store.jobs.of_tenant import JobFilter
+from understudy.models.store.work.jobs import JobFilter
 from understudy.producer.api.jobs import submission as accepting
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
@@ -48,7 +49,7 @@ async def sdk(api: Served) -> AsyncIterator[openai.AsyncOpenAI]:
         yield openai.AsyncOpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none", http_client=http, max_retries=0)
 
 
-async def only_job(store: Store) -> dict[str, Any]:
+async def only_job(store: Store) -> JobView:
     async with asyncio.timeout(LONG_S):
         while not (jobs := await store.jobs.page("default", _ALL, limit=2)):
             await asyncio.sleep(0.01)
@@ -60,7 +61,7 @@ async def end(store: Store, status: int, body: str) -> None:
     """A worker answers the one job there is."""
     job = await only_job(store)
     worker = await new_worker(store)
-    (started,) = await store.claims.start(worker, [job["id"]])
+    (started,) = await store.claims.start(worker, [job.id])
     good = status == 200
     record = ResultRecord(status, body, None, provider="lead", model="large")
     state = JobState.SUCCEEDED if good else JobState.FAILED
@@ -77,7 +78,7 @@ async def answered(request: Awaitable[Any], store: Store, status: int, body: str
 async def test_the_answer_comes_when_the_job_has_ended(store: Store, sdk: openai.AsyncOpenAI) -> None:
     answer = await answered(sdk.chat.completions.create(**SAY), store, 200, completion({"content": "Hello."}))
     assert answer.choices[0].message.content == "Hello."
-    assert (await only_job(store))["priority"] == 0
+    assert (await only_job(store)).priority == 0
 
 
 async def test_a_failure_has_the_providers_status_and_words(store: Store, sdk: openai.AsyncOpenAI) -> None:
@@ -153,5 +154,5 @@ async def caller_leaves(store: Store, api: Served) -> None:
 
 async def until_cancelled(store: Store) -> None:
     async with asyncio.timeout(LONG_S):
-        while (await only_job(store))["state"] != JobState.CANCELLED:
+        while (await only_job(store)).state != JobState.CANCELLED:
             await asyncio.sleep(0.01)

@@ -17,7 +17,7 @@ from sqlalchemy import func, select, update
 
 from understudy.models.config.settings import ApiSettings, Settings
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.store import Store
 from understudy.models.store.sql import file, job_input, result
 from understudy.producer.api.access import auth
@@ -98,7 +98,7 @@ async def ended_batch(store: Store, good: int = 2, bad: int = 1) -> tuple[str, l
     worker = await new_worker(store)
     jobs = await store.claims.start(worker, ids)
     await store.claims.settle(worker, [succeeded(job) for job in jobs[:good]] + [failed(job) for job in jobs[good:]])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     return batch_id, ids
 
 
@@ -149,7 +149,7 @@ async def test_a_batch_s_output_and_error_file_hold_every_line_and_know_their_le
     sdk: openai.AsyncOpenAI, store: Store
 ) -> None:
     batch_id, _ = await ended_batch(store, good=2, bad=1)
-    rows = [row async for row in store.batches.outputs(batch_id)]
+    rows = [row async for row in store.outputs.of_batch(batch_id)]
     for name, count in (("output", 2), ("error", 1)):
         content = (await sdk.files.content(f"file_{batch_id}_{name}")).content
         lines = [orjson.loads(line) for line in content.splitlines()]

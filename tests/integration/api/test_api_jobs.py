@@ -10,13 +10,13 @@ import httpx
 import orjson
 import pytest
 from api_help import Served, bearer, key_for, served
-from ledger_help import call, failed, new_worker, put_back, run_all, singles, succeeded
+from ledger_help import call, failed, new_worker, put_back, request_of, run_all, singles, succeeded
 
 from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import ResultRecord, Settled
+from understudy.models.jobs.execution import ResultRecord, Settled
 from understudy.models.schemas.process import NoJudge, SchemaProcess
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreBusy
@@ -84,8 +84,7 @@ async def test_a_job_is_accepted_and_says_where_its_result_will_be(http: httpx.A
     assert job["chain"] == ["lead/large", "other/small", "other/large"]
     assert job["expires_at"] - job["created_at"] in (60, 61)
     assert job["callback_url"] == "https://example.com/x"
-    view = await store.jobs.view(job["id"])
-    assert view and orjson.loads(view["request"]) == SAY, "none of our words goes to a provider"
+    assert orjson.loads(await request_of(store, job["id"]) or "") == SAY, "none of our words goes to a provider"
 
 
 @pytest.mark.parametrize(
@@ -191,8 +190,7 @@ async def test_where_schemas_cannot_be_checked_now_the_answer_is_to_try_again(
 async def test_a_prompt_may_hold_what_a_database_cannot(http: httpx.AsyncClient, store: Store) -> None:
     message = {"role": "user", "content": "a\0b 😀"}
     job_id = await submitted(http, messages=[message])
-    view = await store.jobs.view(job_id)
-    assert view and orjson.loads(view["request"])["messages"] == [message]
+    assert orjson.loads(await request_of(store, job_id) or "")["messages"] == [message]
 
 
 async def test_the_same_request_makes_one_job_however_often_it_is_sent(http: httpx.AsyncClient, store: Store) -> None:
@@ -292,7 +290,7 @@ async def test_a_busy_ledger_accepts_nothing_and_says_when_to_come_again(
     async def busy(*_: object) -> None:
         raise StoreBusy("the database is busy; try again")
 
-    monkeypatch.setattr("understudy.models.store.intake.insert_jobs", busy)
+    monkeypatch.setattr("understudy.models.store.work.intake.insert_jobs", busy)
     response = await http.post("/v1/jobs", json=JOB, headers={"Idempotency-Key": "busy"})
     assert response.status_code == 503 and 0 < int(response.headers["retry-after"]) < 120
     monkeypatch.undo()
@@ -421,7 +419,7 @@ async def test_cancelling_ends_a_queued_job_and_asks_a_running_one_to_stop(
 
 async def test_what_expired_or_was_pruned_says_so(http: httpx.AsyncClient, store: Store) -> None:
     (expired,) = await singles(store, 1, expires_at=await store.now() - 1)
-    await store.batches.expire_slice()
+    await store.lifecycle.expire_slice()
     result = await http.get(f"/v1/jobs/{expired}/result")
     assert result.status_code == 409 and result.json()["error"]["code"] == "job_expired"
     named = {"Idempotency-Key": "one"}

@@ -19,7 +19,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.routing.chain import CHAT
 from understudy.models.store import Store, open_store
 from understudy.models.store.database.disk_space import ROW_BYTES
-from understudy.models.store.retention.erasure import REMOVED
+from understudy.models.store.erasure import REMOVED
 from understudy.models.store.sql import chain
 from understudy.models.store.sql import file as store_files
 from understudy.models.tenants import NO_LIMIT, TenantLimits
@@ -162,7 +162,7 @@ async def test_what_a_name_remembers_counts_until_it_is_removed(room: Room) -> N
     job_id = taken[0].json()["data"][0]["id"]
     assert (await room.http.delete(f"/v1/jobs/{job_id}")).status_code == 200
     assert (await room.http.post(f"/v1/jobs/{job_id}/ack")).status_code == 200
-    await room.store.retention.forget_delivered("until_delivered", 0.0)
+    await room.store.content.forget_delivered("until_delivered", 0.0)
     again = await room.http.post("/v1/jobs:batch", json={"jobs": jobs}, headers={"Idempotency-Key": "k0"})
     assert again.json()["data"][1]["error"]["message"] == REMOVED
     assert await room.stored() == len(again.content) + ROW_BYTES
@@ -192,15 +192,15 @@ async def test_a_batch_counts_from_its_acceptance_and_until_its_content_is_gone(
     filled = await room.stored()
     assert of_file + 20 * (2_000 + ROW_BYTES) < filled < of_file + 20 * (2_200 + ROW_BYTES) + ROW_BYTES
     worker = await new_worker(room.store)
-    ids = [job.id async for job in room.store.jobs.unfinished(batch_id)]
+    ids = [job.id async for job in room.store.reruns.unfinished(batch_id)]
     await room.store.claims.settle(
         worker, [succeeded(each, "y" * 5_000) for each in await room.store.claims.start(worker, ids)]
     )
     answered = await room.stored()
     assert answered - filled == pytest.approx(20 * 5_000, abs=20 * 50)
-    await room.store.files.forget_part(batch_id, "output")
+    await room.store.outputs.forget_part(batch_id, "output")
     assert await room.stored() == of_file + 20 * ROW_BYTES + ROW_BYTES
-    await room.store.batches.close_finished()
+    await room.store.lifecycle.close_finished()
     await room.store.retention.discard_batch(batch_id)
     assert await room.stored() == of_file
 
@@ -223,9 +223,9 @@ async def test_no_more_batches_are_open_than_the_tenant_may_have(room: Room) -> 
     room.later()
     assert refused(await room.batch(lines(1))) == "too_many_open_batches"
     assert (await room.http.post(f"/v1/batches/{answers[0].json()['id']}/cancel")).status_code == 200
-    while await room.store.batches.cancel_slice():
+    while await room.store.lifecycle.cancel_slice():
         continue
-    await room.store.batches.close_finished()
+    await room.store.lifecycle.close_finished()
     room.later()
     assert (await room.batch(lines(1))).status_code == 200
 

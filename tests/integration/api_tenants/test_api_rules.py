@@ -48,7 +48,7 @@ class Room:
     async def chain_of(self, job_id: str) -> Chain:
         view = await self.store.jobs.view(job_id)
         assert view is not None
-        return await self.store.get_chain(view["chain_id"])
+        return await self.store.get_chain(view.chain_id)
 
     async def accepted(self, **body: Any) -> Chain:
         answer = await self.http.post("/v1/jobs", json={"messages": MESSAGES, **body})
@@ -140,10 +140,10 @@ async def test_a_batch_and_its_lines_and_its_tenant_say_rules_together(room: Roo
     batch = await room.batch(line("1") + line("2", require={"region": "eu"}), require={"zdr": True}, order="fastest")
     assert batch["status"] == "in_progress"
     chains = {}
-    async for job in room.store.jobs.unfinished(batch["id"]):
+    async for job in room.store.reruns.unfinished(batch["id"]):
         view = await room.store.jobs.view(job.id)
         assert view is not None
-        chains[view["custom_id"]] = await room.store.get_chain(view["chain_id"])
+        chains[view.custom_id] = await room.store.get_chain(view.chain_id)
     assert chains["1"].require == {"zdr": ("true",)}
     assert chains["2"].require == {"zdr": ("true",), "region": ("eu",)}
     assert {chain.order for chain in chains.values()} == {"fastest"}
@@ -217,9 +217,9 @@ async def test_a_batch_goes_on_and_is_tried_again_only_along_what_its_tenant_may
         assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
     assert (await room.http.post(f"{path}/resume?model=eu/m")).status_code == 200
     assert (await room.http.post(f"{path}/cancel")).status_code == 200
-    while await room.store.batches.cancel_slice():
+    while await room.store.lifecycle.cancel_slice():
         continue
-    await room.store.batches.close_finished()
+    await room.store.lifecycle.close_finished()
     for way in ("retry?model=us/m", "retry?chain=default"):
         assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
     await room.set_rules(allow=("us/m",))

@@ -20,7 +20,7 @@ from ledger_help import HOUR_S, failed, new_jobs, new_worker, singles, succeeded
 from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.store import Store
 from understudy.models.webhooks import SECRET_READ
 from understudy.producer.web.rendering import PageRoute
@@ -105,7 +105,7 @@ async def stage(store: Store, tmp_path: Path) -> AsyncIterator[Stage]:
             a.headers.update({"Authorization": f"Bearer {key_a}"})
             b.headers.update({"Authorization": f"Bearer {key_b}"})
             owned = await _objects(store, a)
-            (key_id,) = [each.id for each in await store.tenants.keys("a")]
+            (key_id,) = [each.id for each in await store.api_keys.listed("a")]
             owned["key_id"] = [key_id]
             secret = (await a.get("/v1/webhooks/secret")).json()["secret"]
             acts = [each["id"] for each in await store.audit.entries("a")]
@@ -128,7 +128,7 @@ async def _objects(store: Store, a: httpx.AsyncClient) -> dict[str, list[str]]:
     ended, ids = await _batch(store)
     first, second = await store.claims.start(worker, ids)
     await store.claims.settle(worker, [replace(each, tenant="a") for each in (succeeded(first), failed(second))])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     running, _ = await _batch(store)
     files = [each["id"] for each in (await a.get("/v1/files")).json()["data"]]
     assert len(files) == 3

@@ -34,7 +34,7 @@ async def app_client(store: Store, tmp_path: Path) -> AsyncIterator[httpx.AsyncC
 
 async def key_of(store: Store, tenant: str, *scopes: Scope) -> dict[str, str]:
     made = new_key()
-    await store.tenants.add_key(made, tenant=tenant, name="test", scopes=scopes, expires_at=None, actor="test")
+    await store.api_keys.add(made, tenant=tenant, name="test", scopes=scopes, expires_at=None, actor="test")
     return {"authorization": f"Bearer {made.text}"}
 
 

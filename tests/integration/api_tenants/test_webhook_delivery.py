@@ -16,12 +16,12 @@ from ledger_help import failed, new_worker, open_batch, run_all, singles, succee
 from webhook_help import Receiver, receiver
 
 from understudy.models.config.settings import ApiSettings, Settings, WebhookSettings
+from understudy.models.jobs.execution import ResultRecord, Settled
 from understudy.models.jobs.suspects import DEAD_AT
-from understudy.models.records import ResultRecord, Settled
+from understudy.models.jobs.views import JobView
 from understudy.models.state import JobState
-from understudy.models.store import Store, StoreBusy, StoreUnavailable, open_store
-from understudy.models.store.webhooks import deliveries
-from understudy.models.store.webhooks.deliveries import Due, Place
+from understudy.models.store import Store, StoreBusy, StoreUnavailable, deliveries, open_store
+from understudy.models.store.deliveries import Due, Place
 from understudy.models.webhooks import DELIVERED, Delivery, Signing, Tried, callback_owner
 from understudy.worker.webhooks import delivery as webhooks
 from understudy.worker.webhooks.delivery import DELAYS_S, LOOKS, Deliverer
@@ -80,7 +80,7 @@ async def test_a_batchs_webhook_is_thin_and_openais_sdk_unwraps_it(store: Store,
     async with receiver() as there:
         batch_id, ids = await open_batch(store, 2, callback_url=there.url)
         await run_all(store, await new_worker(store), ids)
-        assert await store.batches.close_finished() == [batch_id]
+        assert await store.lifecycle.close_finished() == [batch_id]
         await deliver(deliverer(store, sender))
         (got,) = there.got
     (secret,) = await store.webhooks.signing_secrets(OWNER)
@@ -105,7 +105,7 @@ async def test_jobs_of_a_batch_have_no_webhooks_of_their_own(store: Store) -> No
     _, ids = await open_batch(store, 2)
     await run_all(store, await new_worker(store), ids)
     assert await store.webhooks.deliveries("default") == []
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     assert [row["event"] for row in await store.webhooks.deliveries("default")] == ["batch.completed"]
 
 
@@ -118,8 +118,8 @@ async def test_every_end_of_a_single_job_is_announced(store: Store) -> None:
     await store.claims.settle(worker, [succeeded(started[good]), failed(started[bad])])
     assert await store.jobs.cancel(unwanted) is JobState.CANCELLED
     assert await store.jobs.cancel(stopped) is JobState.RUNNING
-    await store.claims.remove_worker(worker)
-    await store.batches.expire_slice()
+    await store.workers.remove(worker)
+    await store.lifecycle.expire_slice()
     events = sorted(row["event"] for row in await store.webhooks.deliveries("default"))
     assert events == ["job.cancelled", "job.cancelled", "job.expired", "job.failed", "job.succeeded"]
 
@@ -128,10 +128,10 @@ async def test_a_dead_letter_is_announced(store: Store) -> None:
     (job_id,) = await singles(store, 1, callback_url="https://hooks.example.com")
     for _ in range(DEAD_AT):
         worker = await new_worker(store, lease_s=-1)
-        await store.claims.beat(worker, 60)
+        await store.workers.beat(worker, 60)
         assert await store.claims.start(worker, [job_id])
-        await store.claims.beat(worker, -1)
-        await store.claims.rescue()
+        await store.workers.beat(worker, -1)
+        await store.workers.rescue()
     assert [row["event"] for row in await store.webhooks.deliveries("default")] == ["job.failed"]
 
 
@@ -269,21 +269,21 @@ async def test_two_hundred_deliveries_at_once_ask_once_for_their_secret_and_leav
     """Even where the first secret does not exist yet."""
     asked: list[str] = []
     reading: list[int] = [0, 0]
-    signing, seen_job = store.webhooks.signing, store.jobs.seen
+    signing, view = store.webhooks.signing, store.jobs.view
 
     async def counted_signing(of: Delivery) -> Signing:
         asked.append(of.owner)
         return await signing(of)
 
-    async def counted_job(tenant: str, job_id: str) -> dict[str, Any] | None:
+    async def counted_job(job_id: str, tenant: str) -> JobView | None:
         reading[:] = reading[0] + 1, max(reading[1], reading[0] + 1)
         try:
-            return await seen_job(tenant, job_id)
+            return await view(job_id, tenant)
         finally:
             reading[0] -= 1
 
     monkeypatch.setattr(store.webhooks, "signing", counted_signing)
-    monkeypatch.setattr(store.jobs, "seen", counted_job)
+    monkeypatch.setattr(store.jobs, "view", counted_job)
     many = LOOPBACK.model_copy(update={"max_in_flight": 400})
     async with receiver() as there, Sender(many, 400, deadline_s=30) as sender:
         ids = await singles(store, 200, callback_url=there.url)
@@ -309,11 +309,11 @@ async def test_a_retired_secret_signs_no_more_after_a_day(tmp_path: Path) -> Non
 
 async def test_a_late_try_of_a_worker_that_lost_its_claim_changes_nothing(store: Store) -> None:
     await ended_job(store, "https://hooks.example.com")
-    (late,), _ = await store.webhooks.claim_deliveries("worker_1", 10, 4, lease_s=-1)
-    (mine,), _ = await store.webhooks.claim_deliveries("worker_2", 10, 4, lease_s=60)
+    (late,), _ = await store.deliveries.claim("worker_1", 10, 4, lease_s=-1)
+    (mine,), _ = await store.deliveries.claim("worker_2", 10, 4, lease_s=60)
     assert late.id == mine.id
-    assert await store.webhooks.finish_deliveries("worker_1", [Tried(late, DELIVERED)]) == set()
-    assert await store.webhooks.finish_deliveries("worker_2", [Tried(mine, DELIVERED)]) == {mine.id}
+    assert await store.deliveries.finish("worker_1", [Tried(late, DELIVERED)]) == set()
+    assert await store.deliveries.finish("worker_2", [Tried(mine, DELIVERED)]) == {mine.id}
 
 
 async def test_a_receiver_with_a_thousand_deliveries_holds_up_no_other(store: Store) -> None:
@@ -323,9 +323,9 @@ async def test_a_receiver_with_a_thousand_deliveries_holds_up_no_other(store: St
     for first in range(0, 1_000, 200):
         await run_all(store, worker, jobs[first : first + 200])
     await run_all(store, worker, others)
-    claimed, _ = await store.webhooks.claim_deliveries("worker_1", 64, 4, 60)
+    claimed, _ = await store.deliveries.claim("worker_1", 64, 4, 60)
     assert sorted(each.tenant for each in claimed) == ["default"] * 4 + ["other"] * 3
-    again, _ = await store.webhooks.claim_deliveries("worker_2", 64, 4, 60)
+    again, _ = await store.deliveries.claim("worker_2", 64, 4, 60)
     assert again == []
 
 
@@ -380,7 +380,7 @@ async def test_a_slow_try_is_broken_off_when_the_worker_stops_and_is_due_again(s
         await first.pass_once()
         await _until_got(there)
         await first.close()
-        await store.claims.remove_worker(worker)
+        await store.workers.remove(worker)
         there.behaviour = None
         await deliver(deliverer(store, sender, "worker_2"))
         assert len({got.headers["webhook-id"] for got in there.got}) == 1 and len(there.got) == 2
@@ -430,14 +430,14 @@ async def test_while_the_ledger_is_away_what_was_delivered_is_not_sent_again(
     store: Store, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("understudy.worker.webhooks.delivery.STORE_PAUSE_S", 0.01)
-    finish, refusals = store.webhooks.finish_deliveries, [StoreBusy("away"), StoreUnavailable("away")]
+    finish, refusals = store.deliveries.finish, [StoreBusy("away"), StoreUnavailable("away")]
 
     async def refusing(*words: Any) -> set[str]:
         if refusals:
             raise refusals.pop()
         return await finish(*words)
 
-    monkeypatch.setattr(store.webhooks, "finish_deliveries", refusing)
+    monkeypatch.setattr(store.deliveries, "finish", refusing)
     async with receiver() as there:
         await ended_job(store, there.url)
         await deliver(deliverer(store, sender))
@@ -489,7 +489,7 @@ async def test_tenants_take_turns_at_the_places_whatever_their_receivers_are(sto
     async with Sender(LOOPBACK, 4) as sender:
         sends = deliverer(store, sender)
         for _ in range(3):
-            claimed, place = await store.webhooks.claim_deliveries("worker_1", 3, 4, 60, place, choose)
+            claimed, place = await store.deliveries.claim("worker_1", 3, 4, 60, place, choose)
             order.append(sorted(each.tenant for each in claimed))
     assert order == [["few", "many", "one"], ["few", "many", "many"], ["many"] * 3]
 
@@ -505,7 +505,7 @@ async def test_more_receivers_than_are_looked_at_at_once_all_have_their_turn(
         await due(store, tenant, [f"https://{number}.example.com/" for number in range(7)])
     claimed, place = [], Place()
     for _ in range(40):
-        some, place = await store.webhooks.claim_deliveries("worker_1", 4, 4, 60, place)
+        some, place = await store.deliveries.claim("worker_1", 4, 4, 60, place)
         claimed += some
     assert len({(each.tenant, each.url) for each in claimed}) == 35
     assert not place.more

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_help import new_jobs, new_worker, sqlite_ledger, state_of, succeeded
+from ledger_help import crashes_of, new_jobs, new_worker, sqlite_ledger, state_of, succeeded
 from redis.exceptions import BusyLoadingError
 from run_help import PROMPT, Stage, chain, planner_of, stage, without_slow_start
 
+from understudy.models.jobs.execution import Settled
+from understudy.models.jobs.submission import NewJob
 from understudy.models.jobs.suspects import ALONE_AT, company
-from understudy.models.objects.job import wait_reason
 from understudy.models.queue import tickets
-from understudy.models.records import NewJob, Settled
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import TERMINAL_STATES, JobState, Priority
 from understudy.models.store import Store, StoreBusy, StoreDefect, StoreUnavailable
@@ -50,7 +50,7 @@ class Floor:
 
     async def submit(self, count: int, priority: Priority = Priority.BULK, of: Chain = ALPHA) -> list[str]:
         jobs = [replace(each, priority=priority, chain=of) for each in await jobs_for(self.store, count)]
-        await self.store.intake.add_single(jobs)
+        await self.store.intake.accept_jobs("default", jobs)
         await self.stage(jobs)
         return [each.id for each in jobs]
 
@@ -177,7 +177,7 @@ async def test_a_claim_whose_commit_was_not_confirmed_runs_all_the_same(
     async with floor(redis_url, tmp_path) as here:
         monkeypatch.setattr(here.store.claims, "start", Outage(here.store.claims.start, times=1, after_commit=True))
         jobs = await jobs_for(here.store, 3)
-        await here.store.intake.add_single(jobs)
+        await here.store.intake.accept_jobs("default", jobs)
         await here.stage(jobs)
         await here.until_all([each.id for each in jobs], JobState.RUNNING)
         await here.until_all([each.id for each in jobs], JobState.QUEUED)
@@ -191,13 +191,14 @@ async def test_an_outage_between_claim_and_chain_puts_the_job_back(
 ) -> None:
     async with floor(redis_url, tmp_path) as here:
         jobs = await jobs_for(here.store, 1)
-        await here.store.intake.add_single(jobs)
+        await here.store.intake.accept_jobs("default", jobs)
         monkeypatch.setattr(here.store, "get_chain", Outage(here.store.get_chain, times=1))
         await here.stage(jobs)
 
         async def was_put_back() -> bool:
             view = await here.store.jobs.view(jobs[0].id)
-            return view is not None and wait_reason(view) == "the ledger or the queue was unavailable"
+            waits = view and view.put_back_for
+            return waits is not None and waits.sentence == "the ledger or the queue was unavailable"
 
         await here.until(was_put_back)
         await here.stage(jobs)
@@ -217,7 +218,7 @@ async def test_an_outcome_that_cannot_be_written_takes_no_neighbour_along(
             return await settle(worker_id, outcomes)
 
         monkeypatch.setattr(here.store.claims, "settle", picky)
-        await here.store.intake.add_single(jobs)
+        await here.store.intake.accept_jobs("default", jobs)
         await here.stage(jobs)
         others = [each.id for each in jobs if each is not jobs[3]]
         await here.until_all(others, JobState.SUCCEEDED)
@@ -280,7 +281,7 @@ async def test_a_store_that_is_away_in_mid_run_puts_the_job_back_with_its_calls(
         monkeypatch.setattr(here.scene.tools.fleet, "ways", away_at_beta)
         onward = chain("alpha/m", "beta/m", fallback_on=["content_filter"])
         (job,) = [replace(each, chain=onward) for each in await jobs_for(here.store, 1)]
-        await here.store.intake.add_single([job])
+        await here.store.intake.accept_jobs("default", [job])
 
         async def has_ended() -> bool:
             if await state_of(here.store, job.id) is JobState.QUEUED:
@@ -302,7 +303,7 @@ async def test_an_outcome_that_the_ledger_does_not_understand_is_held_for_long_a
     async with sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         jobs = await jobs_for(store, 3)
-        await store.intake.add_single(jobs)
+        await store.intake.accept_jobs("default", jobs)
         outcomes = [succeeded(job) for job in await store.claims.start(worker_id, [each.id for each in jobs])]
         settle, tries = store.claims.settle, Counter[str]()
 
@@ -326,7 +327,7 @@ async def test_outcomes_that_are_committed_together_with_a_bad_one_are_committed
     async with sqlite_ledger(tmp_path) as store:
         worker_id = await new_worker(store)
         jobs = await jobs_for(store, 5)
-        await store.intake.add_single(jobs)
+        await store.intake.accept_jobs("default", jobs)
         outcomes = [succeeded(job) for job in await store.claims.start(worker_id, [each.id for each in jobs])]
         assert outcomes[2].result is not None
         outcomes[2].result.body = object()  # type: ignore[assignment]  # what no driver can bind
@@ -341,7 +342,7 @@ async def test_a_job_that_cannot_even_be_read_fails_and_holds_no_slot(
 ) -> None:
     async with floor(redis_url, tmp_path, concurrency=1) as here:
         broken, fine = await jobs_for(here.store, 2)
-        await here.store.intake.add_single([replace(broken, body='{"CANARY"'), fine])
+        await here.store.intake.accept_jobs("default", [replace(broken, body='{"CANARY"'), fine])
         await here.stage([broken, fine])
         await here.until_all([broken.id], JobState.FAILED)
         await here.until_all([fine.id], JobState.SUCCEEDED)
@@ -437,7 +438,7 @@ async def with_crashes(store: Store, ids: Sequence[str], crashes: int) -> None:
         for job_id in ids:
             worker_id = await new_worker(store)
             assert await store.claims.start(worker_id, [job_id])
-            await store.claims.rescue_worker(worker_id)
+            await store.workers.rescue_one(worker_id)
 
 
 @asynccontextmanager
@@ -472,7 +473,7 @@ async def test_suspects_run_few_at_a_time_next_to_others(
     async with floor(redis_url, tmp_path, {"latency_s": 0.1}, concurrency=16) as here:
         jobs = await jobs_for(here.store, 12)
         suspects = {each.id for each in jobs[:6]}
-        await here.store.intake.add_single(jobs)
+        await here.store.intake.accept_jobs("default", jobs)
         await with_crashes(here.store, sorted(suspects), 2)
         async with watched(here, monkeypatch) as seen:
             await here.stage(jobs)
@@ -487,7 +488,7 @@ async def test_a_job_with_many_crashes_waits_until_the_others_have_ended_and_run
     async with floor(redis_url, tmp_path, {"latency_s": 0.3}) as here:
         jobs = await jobs_for(here.store, 6)
         one, other, *innocent = (each.id for each in jobs)
-        await here.store.intake.add_single(jobs)
+        await here.store.intake.accept_jobs("default", jobs)
         await with_crashes(here.store, [one, other], ALONE_AT)
         async with watched(here, monkeypatch) as seen:
             await here.stage(jobs[2:])
@@ -501,7 +502,7 @@ async def test_a_job_that_waits_to_run_alone_is_given_back_by_a_worker_that_stop
 ) -> None:
     async with floor(redis_url, tmp_path, {"latency_s": 30}, timeout_s=60) as here:
         slow, deadly = await jobs_for(here.store, 2)
-        await here.store.intake.add_single([slow, deadly])
+        await here.store.intake.accept_jobs("default", [slow, deadly])
         await with_crashes(here.store, [deadly.id], ALONE_AT)
         await here.stage([slow])
         await here.until_in_flight(1)
@@ -510,8 +511,7 @@ async def test_a_job_that_waits_to_run_alone_is_given_back_by_a_worker_that_stop
         here.stopping.set()
         await here.loop.drain(0.0, here.hurry)
         assert await here.states([slow.id, deadly.id]) == [JobState.QUEUED] * 2
-        view = await here.store.jobs.view(deadly.id)
-        assert view is not None and view["crashes"] == ALONE_AT
+        assert await crashes_of(here.store, deadly.id) == ALONE_AT
 
 
 async def test_a_job_that_this_worker_runs_twice_after_a_lost_lease_is_settled_once(
@@ -520,10 +520,10 @@ async def test_a_job_that_this_worker_runs_twice_after_a_lost_lease_is_settled_o
     caplog.set_level(logging.ERROR)
     async with floor(redis_url, tmp_path, {"latency_s": 0.4}, timeout_s=9) as here:
         jobs = await jobs_for(here.store, 1)
-        await here.store.intake.add_single(jobs)
+        await here.store.intake.accept_jobs("default", jobs)
         await here.stage(jobs)
         await here.until_in_flight(1)
-        await here.store.claims.give_back(here.loop.worker_id, [jobs[0].id])
+        await here.store.workers.give_back(here.loop.worker_id, [jobs[0].id])
         await here.stage(jobs)
         await here.until_in_flight(2)
         await here.until_all([jobs[0].id], JobState.SUCCEEDED)
@@ -538,7 +538,7 @@ async def test_a_burst_ends_when_nothing_is_left(redis_url: str, tmp_path: Path)
         async with Bridge(scene.redis, worker_id, time.time) as bridge:
             loop = ClaimLoop(worker_id, bridge, store, scene.tools, 10)
             jobs = await jobs_for(store, 25)
-            await store.intake.add_single(jobs)
+            await store.intake.accept_jobs("default", jobs)
             planner = planner_of(scene, store)
             async with asyncio.timeout(10):
                 await loop.run(asyncio.Event(), refill=planner.pass_once)

@@ -14,8 +14,9 @@ from run_help import Stage, chain, planner_of, stage
 
 from understudy.models.failure import Scope
 from understudy.models.ids import new_id
+from understudy.models.jobs.execution import Settled, StartedJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.queue.tickets import staged_ids
-from understudy.models.records import NewBatch, NewJob, Settled, StartedJob
 from understudy.models.routing.chain import Chain, Step, When
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store

@@ -13,7 +13,7 @@ from ledger_help import new_worker, open_batch, run_all
 from run_help import Stage, answered, chain, stage, started, tried
 
 from understudy.models.failure import Scope
-from understudy.models.records import Settled
+from understudy.models.jobs.execution import Settled
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store

@@ -13,8 +13,8 @@ from ledger_help import failed, new_worker, open_batch, outputs_of, part_pages, 
 from sqlalchemy import update
 
 from understudy.models.config.settings import Settings
+from understudy.models.jobs.execution import ResultRecord, Settled, StartedJob
 from understudy.models.memory_room import Headroom
-from understudy.models.records import ResultRecord, Settled, StartedJob
 from understudy.models.state import JobState
 from understudy.models.store import Store, paging
 from understudy.models.store.sql import job, result
@@ -64,9 +64,9 @@ async def ended(store: Store, answers: list[str], *, failures: int = 0, left: in
         worker, [failed(each) if number % 2 else refused(each) for number, each in enumerate(bad)]
     )
     if left:
-        await store.batches.cancel(batch_id)
-        await store.batches.cancel_slice()
-    await store.batches.close_finished()
+        await store.lifecycle.cancel(batch_id)
+        await store.lifecycle.cancel_slice()
+    await store.lifecycle.close_finished()
     return batch_id
 
 
@@ -136,7 +136,7 @@ async def test_a_list_of_files_reads_no_answer(http: httpx.AsyncClient, store: S
 
 async def test_forgotten_answers_are_as_long_as_what_is_left(http: httpx.AsyncClient, store: Store) -> None:
     batch_id = await ended(store, ["x" * 1_000] * 3)
-    await store.files.forget_part(batch_id, "output")
+    await store.outputs.forget_part(batch_id, "output")
     name = f"/v1/files/file_{batch_id}_output"
     assert (await http.get(name)).json()["bytes"] == len((await http.get(f"{name}/content")).content)
 

@@ -9,11 +9,10 @@ from ledger_help import new_jobs, new_worker
 from run_help import PROMPT, without_slow_start
 from test_claims import ALPHA, Floor, floor
 
-from understudy.models.objects.job import wait_reason
-from understudy.models.records import StartedJob
+from understudy.models.jobs.execution import StartedJob
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store
-from understudy.models.store.claims.claims import LARGE_PROMPT_BYTES
+from understudy.models.store.work.claims import LARGE_PROMPT_BYTES
 from understudy.worker.job import memory
 from understudy.worker.job.memory import PROMPT_BYTES, TENANT_PROMPT_BYTES, PromptRoom
 
@@ -42,7 +41,7 @@ async def test_a_claim_reads_small_prompts_only(store: Store) -> None:
     sizes = [10, LARGE_PROMPT_BYTES - 2, LARGE_PROMPT_BYTES + 2]
     bodies = [json.dumps("é" * (size // 2), ensure_ascii=False) for size in sizes]
     made = [replace(job, body=body) for job, body in zip(await new_jobs(store, 3), bodies, strict=True)]
-    await store.intake.add_single(made)
+    await store.intake.accept_jobs("default", made)
     jobs = await store.claims.start(worker, [job.id for job in made])
     assert [(job.large_bytes, len(job.body)) for job in jobs] == [
         (0, len(bodies[0])),
@@ -55,7 +54,7 @@ async def test_a_claim_reads_small_prompts_only(store: Store) -> None:
 async def submitted(here: Floor, count: int, tenant: str, size: int) -> list[str]:
     body = json.dumps({"messages": [{"role": "user", "content": PROMPT + "x" * size}]})
     jobs = [replace(each, body=body, tenant=tenant) for each in await new_jobs(here.store, count, ALPHA)]
-    await here.store.intake.add_single(jobs)
+    await here.store.intake.accept_jobs("default", jobs)
     await here.stage(jobs)
     return [each.id for each in jobs]
 
@@ -71,8 +70,8 @@ async def test_what_does_not_fit_goes_back_and_holds_no_slot(
 
         async def others_wait() -> bool:
             views = [await here.store.jobs.view(each) for each in hogs]
-            reasons = [wait_reason(view) for view in views if view and view["state"] == JobState.QUEUED]
-            return reasons == [memory.WAITS_FOR_ROOM.sentence] * 6
+            reasons = [view.put_back_for for view in views if view and view.state is JobState.QUEUED]
+            return reasons == [memory.WAITS_FOR_ROOM] * 6
 
         await here.until(others_wait)
         await here.until_all(await submitted(here, 1, "bob", LARGE) + await here.submit(3), JobState.SUCCEEDED)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from run_help import PROMPT, Stage, answered, chain, stage, started, tried
 
-from understudy.models.records import Settled
+from understudy.models.jobs.execution import Settled
 from understudy.models.routing.chain import EMBEDDINGS
 from understudy.models.state import JobState
 from understudy.worker.job.run import JobRun

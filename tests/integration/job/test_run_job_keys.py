@@ -17,7 +17,7 @@ from run_help import answered, chain, stage, tried
 from understudy.models import disabled as setaside
 from understudy.models.config.secrets import fingerprint
 from understudy.models.failure import FailureClass
-from understudy.models.records import Settled
+from understudy.models.jobs.execution import Settled
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.worker.mock import Fail

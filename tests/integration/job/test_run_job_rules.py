@@ -13,8 +13,9 @@ from ledger_help import new_jobs
 from run_help import Stage, answered, chain, planner_of, stage, started, tried
 
 from understudy.models.ids import new_id
+from understudy.models.jobs.execution import Settled
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.queue.tickets import staged_ids
-from understudy.models.records import NewBatch, Settled
 from understudy.models.routing.chain import Chain, Tags
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store, open_store

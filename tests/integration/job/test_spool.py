@@ -12,7 +12,7 @@ from sqlalchemy import update
 from understudy.models import spool
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
-from understudy.models.records import Settled, StartedJob
+from understudy.models.jobs.execution import Settled, StartedJob
 from understudy.models.state import JobState
 from understudy.models.store import Store, open_store
 from understudy.models.store.sql import worker
@@ -43,9 +43,8 @@ async def test_every_outcome_is_written_as_it_was_kept(store: Store, tmp_path: P
     assert await spool.replay(tmp_path, store) == 3
 
     assert await states(store, jobs) == [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED]
-    view = await store.jobs.view(jobs[0].id)
-    assert view is not None and view["result"]["body"] == '{"answer":"paid"}'
-    assert [each.failure async for each in store.jobs.ended_badly(jobs[1].batch_id)] == [FailureClass.BAD_REQUEST]
+    assert await store.jobs.answer(jobs[0].id) == '{"answer":"paid"}'
+    assert [each.failure async for each in store.reruns.ended_badly(jobs[1].batch_id)] == [FailureClass.BAD_REQUEST]
     (again,) = await store.claims.start(worker_id, [jobs[2].id])
     assert again.progress == {"step": 1}
     calls = await store.jobs.attempts(batch_id=jobs[0].batch_id)
@@ -68,7 +67,7 @@ async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs
     worker_id, jobs = await started(store, 1)
     async with store._db.write() as connection:
         await connection.execute(update(worker).values(lease_until=0.0))
-    await store.claims.rescue()
+    await store.workers.rescue()
     spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
     assert await spool.replay(tmp_path, store) == 0
     assert await states(store, jobs) == [JobState.QUEUED]

@@ -10,7 +10,7 @@ from run_help import Stage, answering, chain, tried
 
 from understudy.models.disabled import SetAside
 from understudy.models.failure import FailureClass
-from understudy.models.records import Settled
+from understudy.models.jobs.execution import Settled
 from understudy.models.state import JobState
 from understudy.worker.limits import disabled_credentials as asides
 from understudy.worker.limits.latency import FORGET_S

@@ -17,9 +17,10 @@ from sqlalchemy import delete, or_, select, update
 
 from examples import examples
 from understudy.models.ids import new_id
+from understudy.models.jobs.execution import StartedJob
+from understudy.models.jobs.submission import SINGLE, NewBatch
 from understudy.models.queue.keys import QUEUES
 from understudy.models.queue.tickets import queue_key, staged_ids
-from understudy.models.records import SINGLE, NewBatch, StartedJob
 from understudy.models.state import BatchState, Priority
 from understudy.models.store import Store, open_store
 from understudy.models.store.sql import NOW, QUEUED, RUNNING, batch, job, worker
@@ -97,7 +98,9 @@ class Life(RuleBasedStateMachine):
     @rule(tenant=st.sampled_from("ab"), priority=st.sampled_from(Priority), of=st.sampled_from(CHAINS))
     def submit(self, tenant: str, priority: Priority, of: Any) -> None:
         async def act() -> None:
-            await self.store.intake.add_single(await new_jobs(self.store, 1, of, tenant=tenant, priority=priority))
+            await self.store.intake.accept_jobs(
+                "default", await new_jobs(self.store, 1, of, tenant=tenant, priority=priority)
+            )
 
         self._do(act)
 
@@ -144,14 +147,14 @@ class Life(RuleBasedStateMachine):
     @rule(by=st.integers(0, 1))
     def give_back(self, by: int) -> None:
         ids = [started.id for holder, started in self.running if holder == self.workers[by]]
-        self.world.run(self.store.claims.give_back(self.workers[by], ids[:2]))
+        self.world.run(self.store.workers.give_back(self.workers[by], ids[:2]))
 
     @rule(by=st.integers(0, 1), in_good_order=st.booleans())
     def end_worker(self, by: int, in_good_order: bool) -> None:
         async def act() -> None:
             gone, self.workers[by] = self.workers[by], await new_worker(self.store)
             if in_good_order:
-                await self.store.claims.remove_worker(gone)
+                await self.store.workers.remove(gone)
             else:
                 await self._change(update(worker).where(worker.c.id == gone).values(lease_until=0.0))
 
@@ -178,9 +181,11 @@ class Life(RuleBasedStateMachine):
         async def act() -> None:
             batch_id = self.batches[pick % len(self.batches)]
             if how == "pause":
-                await self.store.batches.pause(batch_id, "by hand")
+                await self.store.lifecycle.pause(batch_id, "by hand")
             else:
-                await (self.store.batches.resume(batch_id) if how == "resume" else self.store.batches.cancel(batch_id))
+                await (
+                    self.store.lifecycle.resume(batch_id) if how == "resume" else self.store.lifecycle.cancel(batch_id)
+                )
 
         if self.batches:
             self._do(act)
@@ -194,10 +199,10 @@ class Life(RuleBasedStateMachine):
         """Everything that the loops of the leader write."""
 
         async def act() -> None:
-            await self.store.claims.rescue()
-            await self.store.batches.cancel_slice()
-            await self.store.batches.expire_slice()
-            await self.store.batches.close_finished()
+            await self.store.workers.rescue()
+            await self.store.lifecycle.cancel_slice()
+            await self.store.lifecycle.expire_slice()
+            await self.store.lifecycle.close_finished()
 
         self._do(act)
 

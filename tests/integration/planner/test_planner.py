@@ -15,13 +15,15 @@ from understudy.models.config.secrets import fingerprint
 from understudy.models.disabled import ALL_MODELS
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.ids import new_id
+from understudy.models.jobs.submission import NewBatch
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.limits.state import end_of_day
 from understudy.models.queue.keys import QUEUES
 from understudy.models.queue.tickets import queue_key, stage_at_once, staged_ids
-from understudy.models.records import Head, Lane, NewBatch, Waiting
 from understudy.models.routing.chain import Chain
 from understudy.models.state import Priority
 from understudy.models.store import Store
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.limits.grants import Deployment, Grant
 from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, STAGED_BOUNDS, Planner
 
@@ -232,16 +234,16 @@ async def test_a_held_or_cancelled_batch_gets_no_tickets_and_is_forgotten(
         batch_id, *ids = await here.batch(ALPHA, 400)
         await here.planner.pass_once()
         if act == "pause":
-            await here.store.batches.pause(batch_id, "by hand")
+            await here.store.lifecycle.pause(batch_id, "by hand")
         else:
-            await here.store.batches.cancel(batch_id)
+            await here.store.lifecycle.cancel(batch_id)
         await here.take_all()
         assert await here.planner.pass_once() == 0
         here.ahead.by_s = 10.0
         assert await here.planner.pass_once() == 0
         assert here.planner._tickets == {}
         if act == "pause":
-            await here.store.batches.resume(batch_id)
+            await here.store.lifecycle.resume(batch_id)
             await here.planner.pass_once()
             assert belonging(await here.staged(), ids) >= STAGED_BOUNDS[0]
 
@@ -294,7 +296,7 @@ async def test_a_lone_interactive_job_that_was_put_back_is_staged_before_a_backl
         await here.batch(ALPHA, 500)
         await here.planner.pass_once()
         jobs = await new_jobs(here.store, 1, ALPHA, priority=Priority.INTERACTIVE)
-        await here.store.intake.add_single(jobs)
+        await here.store.intake.accept_jobs("default", jobs)
         await here.scene.redis.lpop("rq:queue:bulk")
         await here.planner.pass_once()
         assert await here.staged(Priority.INTERACTIVE) == [jobs[0].id]
@@ -432,7 +434,7 @@ async def test_chains_are_read_once_in_a_few_statements_and_forgotten_with_their
             await here.planner.pass_once()
         assert [len(each) for each in read] == [30, 0, 0]
         for batch_id, *_ in batches:
-            await here.store.batches.cancel(batch_id)
+            await here.store.lifecycle.cancel(batch_id)
         here.ahead.by_s += 60
         await here.take_all()
         for _ in range(2):
@@ -451,7 +453,7 @@ async def test_jobs_with_a_chain_each_are_all_staged_though_a_pass_looks_at_a_fe
         for number in range(10):
             own = ALPHA.model_copy(update={"patience_s": float(number)})
             (job,) = await new_jobs(here.store, 1, chain=own, priority=Priority.BULK)
-            await here.store.intake.add_single([job])
+            await here.store.intake.accept_jobs("default", [job])
             ids.add(job.id)
         staged = list[int]()
         for _ in range(3):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_help import failed, new_worker, run_all, succeeded
+from ledger_help import failed, new_worker, request_of, run_all, succeeded
 from redis.asyncio import Redis
 
 from understudy.models.config.settings import Settings
@@ -52,7 +52,7 @@ async def client(store: Store, tmp_path: Path) -> AsyncClient:
 
 
 async def open_jobs(store: Store, batch_id: str) -> list[str]:
-    return [job.id async for job in store.jobs.unfinished(batch_id)]
+    return [job.id async for job in store.reruns.unfinished(batch_id)]
 
 
 async def fail_all(store: Store, ids: Sequence[str], cls: FailureClass = FailureClass.SERVER) -> None:
@@ -64,9 +64,10 @@ async def test_a_prompt_messages_and_a_body_are_accepted_alike(client: AsyncClie
     messages = [{"role": "user", "content": "hi"}]
     for request in ("hi", messages, {"messages": messages}, {"custom_id": "x", "body": {"messages": messages}}):
         job = await client.submit(request, model="lead/small", custom_id="mine")
-        view = await store.jobs.view(job.id)
-        assert view is not None
-        assert (view["request"], job.custom_id) == ('{"messages":[{"role":"user","content":"hi"}]}', "mine")
+        assert (await request_of(store, job.id), job.custom_id) == (
+            '{"messages":[{"role":"user","content":"hi"}]}',
+            "mine",
+        )
         assert (job.chain, job.priority, job.batch_id, job.state) == (("lead/small",), "normal", None, JobState.QUEUED)
 
 
@@ -85,8 +86,7 @@ async def test_a_job_keeps_what_its_request_says(client: AsyncClient, store: Sto
         "https://example.com/done",
     )
     assert job.expires_at - job.created_at == pytest.approx(60)
-    view = await store.jobs.view(job.id)
-    assert view is not None and json.loads(view["request"])["max_tokens"] == 5
+    assert json.loads(await request_of(store, job.id) or "")["max_tokens"] == 5
 
 
 async def test_embeddings_are_jobs_too(client: AsyncClient) -> None:
@@ -235,7 +235,7 @@ async def test_a_failed_job_is_retried_as_a_new_one(client: AsyncClient, store: 
         "interactive",
     )
     assert new.expires_at - new.created_at == pytest.approx(100)
-    asked = [await store.jobs.asked(each) for each in (old.id, new.id)]
+    asked = [await store.reruns.asked(each) for each in (old.id, new.id)]
     assert asked[0] is not None and asked[1] is not None and asked[0].body == asked[1].body
     assert (await client.retry(old.id, chain="other")).chain == ("lead/small",)
     await run_all(store, await new_worker(store), [new.id])
@@ -326,7 +326,7 @@ async def test_a_file_is_a_batch_in_any_format(client: AsyncClient, store: Store
     batch = await client.submit_batch(sheet, prompt="Describe {name}.", id_column="sku", model="lead/small")
     assert (batch.total, batch.source) == (2, "things.csv")
     (first, _) = await open_jobs(store, batch.id)
-    asked = await store.jobs.asked(first)
+    asked = await store.reruns.asked(first)
     assert asked is not None and (asked.custom_id, str(asked.chain.steps[0])) == ("a1", "lead/small")
     assert "Describe desk." in asked.body
     with pytest.raises(InputError, match="--prompt"):
@@ -461,11 +461,11 @@ async def test_data_rules_of_the_call_and_of_the_tenant_are_kept_with_the_job(st
     client = AsyncClient.on(settings(tmp_path, tags={"region": "eu", "zdr": True}), store)
     await store.tenants.set_limits(TenantLimits("default", require={"zdr": ("true",)}), actor="test")
     job = await client.submit("hi", require={"region": ["eu", "ch"]}, order="cheapest")
-    asked = await store.jobs.asked(job.id)
+    asked = await store.reruns.asked(job.id)
     assert asked is not None
     assert (asked.chain.require, asked.chain.order) == ({"region": ("ch", "eu"), "zdr": ("true",)}, "cheapest")
     batch = await client.submit_batch(["a", "b"], forbid={"region": "us"})
-    chains = [each.chain async for each in store.jobs.unfinished(batch.id)]
+    chains = [each.chain async for each in store.reruns.unfinished(batch.id)]
     assert [chain.forbid for chain in chains] == [{"region": ("us",)}] * 2
     with pytest.raises(RequestError, match="provider 'lead' has region = eu"):
         await client.submit_batch(["a"], forbid={"region": "eu"})

@@ -10,8 +10,9 @@ from ledger_help import failed, new_worker
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
+from understudy.models.jobs.submission import NewBatch
+from understudy.models.jobs.views import BatchView
 from understudy.models.objects.batch import batch_object
-from understudy.models.records import BatchView, NewBatch
 from understudy.models.store import Store
 from understudy.producer.client import AsyncClient
 from understudy.producer.ingest.batch_filler import Filler
@@ -97,7 +98,7 @@ async def test_a_batch_of_the_http_api_is_estimated_once_it_is_filled(store: Sto
 async def test_a_retry_is_estimated_by_the_lines_that_it_runs_again(store: Store, tmp_path: Path) -> None:
     view = await submitted(store, tmp_path, lines(5))
     worker = await new_worker(store)
-    ids = [job.id async for job in store.jobs.unfinished(view.id)][:2]
+    ids = [job.id async for job in store.reruns.unfinished(view.id)][:2]
     await store.claims.settle(
         worker, [failed(job, FailureClass.SERVER) for job in await store.claims.start(worker, ids)]
     )

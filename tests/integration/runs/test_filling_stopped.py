@@ -9,7 +9,7 @@ import pytest
 
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.schemas.process import NoJudge, SchemaProcess
 from understudy.models.state import BatchState
 from understudy.models.store import Store
@@ -68,7 +68,7 @@ async def fills_one(fills: Filler) -> None:
 
 async def begun_by(store: Store, name: str) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while await store.ingest.claim(name, LEASE_S) is None:
+        while await store.filling.claim(name, LEASE_S) is None:
             await asyncio.sleep(LEASE_S / 4)
 
 
@@ -121,7 +121,7 @@ async def test_failures_outside_the_batch_do_not_count_as_tries(store: Store) ->
         with pytest.raises(StorageDown):
             await fills_one(away)
         await begun_by(store, "stopped")
-        await store.ingest.release("stopped")
+        await store.filling.release("stopped")
     await fills_one(filler(store, reads(late=[line(1)])))
     assert await state_of(store, batch_id) == BatchState.IN_PROGRESS
 

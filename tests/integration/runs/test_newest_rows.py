@@ -29,5 +29,5 @@ async def test_the_newest_answer_counts_and_a_later_failure_does_not_hide_it(sto
         ("line-3", None),
         ("line-4", '{"answer":"d3"}'),
     ], "in the order of the input"
-    newest_failure = [row.job_id async for row in store.batches.outputs(third) if row.custom_id == "line-3"]
+    newest_failure = [row.job_id async for row in store.outputs.of_batch(third) if row.custom_id == "line-3"]
     assert [job_id for name, job_id, _ in shown if name == "line-3"] == newest_failure

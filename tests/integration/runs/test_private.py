@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from understudy.models.config import private_files as private
 from understudy.models.config.private_files import make_private, new_file, without_core_dumps
 from understudy.models.config.settings import Settings
-from understudy.models.records import OutputRow
+from understudy.models.jobs.views import OutputRow
 from understudy.models.state import JobState
 from understudy.models.store import open_store
 from understudy.producer.api.files.blobs import open_blobs
@@ -55,7 +55,7 @@ async def one_chunk() -> AsyncIterator[bytes]:
 
 async def a_ledger(data: Path) -> None:
     async with open_store(None, data) as store:
-        await store.tenants.has_keys()
+        await store.api_keys.exist()
         assert {path.name for path in data.iterdir()} >= {"ledger.db", "ledger.db-wal", "ledger.db-shm"}
         assert open_ones(data) == []
 

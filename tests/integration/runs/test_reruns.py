@@ -7,7 +7,8 @@ from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import of_batch
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import BatchView, NewBatch
+from understudy.models.jobs.submission import NewBatch
+from understudy.models.jobs.views import BatchView
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import JobState
@@ -45,11 +46,11 @@ async def end(store: Store, ids: list[str], *outcomes: FailureClass | None) -> N
     jobs = await store.claims.start(worker, ids[: len(outcomes)])
     pairs = zip(jobs, outcomes, strict=True)
     await store.claims.settle(worker, [succeeded(job) if cls is None else failed(job, cls) for job, cls in pairs])
-    await store.claims.remove_worker(worker)
+    await store.workers.remove(worker)
 
 
 async def steps_of(store: Store, batch_id: str) -> dict[str, str]:
-    return {job.custom_id: str(job.chain.steps[0]) async for job in store.jobs.unfinished(batch_id)}
+    return {job.custom_id: str(job.chain.steps[0]) async for job in store.reruns.unfinished(batch_id)}
 
 
 async def test_what_would_fail_again_is_counted_and_left_out(store: Store) -> None:
@@ -106,15 +107,15 @@ async def test_what_a_killed_retry_left_is_in_nobodys_way_for_long(
 async def test_a_held_batch_takes_another_chain_for_what_failed_and_for_what_waits(store: Store) -> None:
     batch_id, ids = await open_batch(store, 5)
     await end(store, ids, FailureClass.MODEL_MISSING, None)
-    await store.batches.pause(batch_id, "held")
+    await store.lifecycle.pause(batch_id, "held")
     waiting, retry = await take_another_chain(store, SETTINGS, batch_id, RouteOptions(model="lead/right"))
     assert (waiting, retry.jobs) == (3, 1)
     assert retry.batch_id is not None
     assert await steps_of(store, batch_id) == dict.fromkeys(("line-3", "line-4", "line-5"), "lead/right")
     assert await steps_of(store, retry.batch_id) == {"line-1": "lead/right"}
-    await store.batches.resume(batch_id)
+    await store.lifecycle.resume(batch_id)
     assert {lane.chain_id for lane in await store.planning.lanes()} == {
-        job.chain.id async for job in store.jobs.unfinished(retry.batch_id)
+        job.chain.id async for job in store.reruns.unfinished(retry.batch_id)
     }, "the planner sees no lane of the chain that nothing waits for"
     worker = await new_worker(store)
     await run_all(store, worker, ids[2:])
@@ -130,7 +131,7 @@ async def test_another_chain_keeps_the_data_rules_of_what_waits(store: Store) ->
     with pytest.raises(RequestError, match="'far/x' breaks the rule"):
         await take_another_chain(store, SETTINGS, batch_id, RouteOptions(model="far/x"))
     assert (await take_another_chain(store, SETTINGS, batch_id, RouteOptions(chain="other")))[0] == 2
-    chains = [job.chain async for job in store.jobs.unfinished(batch_id)]
+    chains = [job.chain async for job in store.reruns.unfinished(batch_id)]
     assert {str(chain.require) for chain in chains} == {"{'region': ('eu',)}"}
 
 
@@ -139,7 +140,7 @@ async def test_answers_of_a_provider_are_asked_again_and_stay_until_they_are_rep
     await end(store, ids, None, None, FailureClass.SERVER)
     again = (await retry_answered(store, SETTINGS, batch_id, ["lead"], RouteOptions())).batch_id
     assert again is not None
-    await end(store, [job.id async for job in store.jobs.unfinished(again)], None, FailureClass.SERVER)
+    await end(store, [job.id async for job in store.reruns.unfinished(again)], None, FailureClass.SERVER)
     shown = [(row.custom_id, row.state, row.job_id in ids) async for row in rows_of(store, batch_id)]
     assert shown == [
         ("line-1", JobState.SUCCEEDED, False),

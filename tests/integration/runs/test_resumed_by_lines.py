@@ -11,7 +11,7 @@ from ledger_help import failed, new_worker, succeeded
 
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
-from understudy.models.records import StartedJob
+from understudy.models.jobs.execution import StartedJob
 from understudy.models.routing.options import RouteOptions
 from understudy.models.store import Store
 from understudy.producer.ingest.decoding import InputError
@@ -61,8 +61,8 @@ class Pipeline:
         ]
         jobs = await self.store.claims.start(worker, sorted(head.id for head in heads)[:most])
         await self.store.claims.settle(worker, [self._outcome(job, fail) for job in jobs])
-        await self.store.claims.remove_worker(worker)
-        await self.store.batches.close_finished()
+        await self.store.workers.remove(worker)
+        await self.store.lifecycle.close_finished()
 
     async def run(self, most: int = 1_000, **flags: Any) -> Run:
         """Begin, and finish up to this many jobs."""
@@ -79,7 +79,7 @@ class Pipeline:
 
     async def output(self, run: Run) -> list[tuple[str, str | None]]:
         """Name and answer of each ended line, in order."""
-        rows = [row async for row in self.store.runs.outputs(run.id)]
+        rows = [row async for row in self.store.outputs.of_run(run.id)]
         return [(row.custom_id, orjson.loads(row.body)["answer"] if row.body else None) for row in rows]
 
     async def answers(self, run: Run) -> list[str | None]:
@@ -213,7 +213,7 @@ async def test_a_prompt_that_stands_twice_is_asked_twice_and_each_answer_serves_
     pipeline.write(["other", "same", "same", "same"])
     run = await pipeline.run()
     assert words(run) == "3 answered, 1 new"
-    jobs = [row.job_id async for row in pipeline.store.runs.outputs(run.id)]
+    jobs = [row.job_id async for row in pipeline.store.outputs.of_run(run.id)]
     assert len(set(jobs)) == 4
     pipeline.write(["same"])
     assert words(await pipeline.run()) == "1 answered"
@@ -243,7 +243,7 @@ async def test_the_output_repeats_todays_columns(pipeline: Pipeline) -> None:
     pipeline.source.write_text("sku,name,shelf\n2,lamp,C\n1,desk,A\n3,rug,D\n")
     run = await pipeline.run()
     assert words(run) == "2 answered, 1 new"
-    columns = [orjson.loads(row.extra or "") async for row in pipeline.store.runs.outputs(run.id)]
+    columns = [orjson.loads(row.extra or "") async for row in pipeline.store.outputs.of_run(run.id)]
     assert [(each["sku"], each["shelf"]) for each in columns] == [("2", "C"), ("1", "A"), ("3", "D")]
     assert len(pipeline.paid) == 3
 
@@ -286,7 +286,7 @@ async def test_lines_without_an_answer_take_todays_chain_and_the_others_stay(pip
     assert words(run) == "2 answered, 4 to try again", "what was refused of the old chain may not be of the new one"
     assert run.compared is not None
     assert run.compared.elsewhere == 2
-    jobs = [job async for job in pipeline.store.jobs.unfinished(run.batches[-1])]
+    jobs = [job async for job in pipeline.store.reruns.unfinished(run.batches[-1])]
     assert {str(job.chain.steps[0]) for job in jobs} == {"lead/right"}
     await pipeline.work(run)
     assert await pipeline.answers(run) == list("abcdef")
@@ -339,13 +339,14 @@ async def test_a_run_that_is_killed_while_it_is_taken_up_loses_nothing(
     class Killed(BaseException):
         pass
 
-    runs, intake, retention = pipeline.store.runs, pipeline.store.intake, pipeline.store.retention
+    runs, comparison = pipeline.store.runs, pipeline.store.comparison
+    intake, retention = pipeline.store.intake, pipeline.store.retention
     for area, step in (
         (runs, "add_lines"),
-        (runs, "match_lines"),
-        (runs, "note_lines"),
+        (comparison, "match_lines"),
+        (comparison, "note_lines"),
         (intake, "create_batch"),
-        (runs, "give_jobs"),
+        (comparison, "give_jobs"),
         (runs, "put_version"),
         (intake, "open_batch"),
     ):
@@ -357,7 +358,7 @@ async def test_a_run_that_is_killed_while_it_is_taken_up_loses_nothing(
             pipeline.write([*"abcd", f"new after {step}"])
             patch.setattr(area, step, die)
             if step != "put_version":
-                patch.setattr(runs, "forget_stale_lines", _nothing)
+                patch.setattr(comparison, "forget_stale_lines", _nothing)
                 patch.setattr(retention, "discard_batch", _nothing)
             with pytest.raises(Killed):
                 await pipeline.begin()
@@ -382,7 +383,7 @@ async def test_a_retry_by_hand_counts_for_the_lines_of_its_run(pipeline: Pipelin
     run = await pipeline.run()
     retry = await retry_failed(store, SETTINGS, run.batches[0], EVERYTHING)
     assert retry.batch_id is not None
-    assert [job.custom_id async for job in store.jobs.unfinished(retry.batch_id)] == ["3"], "by its name of today"
+    assert [job.custom_id async for job in store.reruns.unfinished(retry.batch_id)] == ["3"], "by its name of today"
     assert (await retry_failed(store, SETTINGS, run.batches[0], EVERYTHING)).batch_id is None
     run = await pipeline.begin()
     assert words(run) == "4 answered, 1 not asked yet"
@@ -413,10 +414,10 @@ async def test_an_answer_that_is_asked_again_stays_until_there_is_another(pipeli
     run = await pipeline.begin()
     assert words(run) == "3 answered"
     assert run.standing.succeeded == 0, "they are open"
-    before = [row.job_id async for row in store.runs.outputs(run.id)]
+    before = [row.job_id async for row in store.outputs.of_run(run.id)]
     assert len(before) == 3
     await pipeline.work(run, fail=lambda prompt: FailureClass.SERVER if prompt == "b" else None)
-    after = [row.job_id async for row in store.runs.outputs(run.id)]
+    after = [row.job_id async for row in store.outputs.of_run(run.id)]
     assert [one == other for one, other in zip(before, after, strict=True)] == [False, True, False]
     summary = await final_summary(store, run, await views_of(store, run.batches))
     assert (summary.succeeded, summary.failed, summary.open) == (3, 0, False)
@@ -430,9 +431,9 @@ async def test_answers_that_are_asked_again_by_hand_are_so_also_when_a_line_is_a
     run = await pipeline.run()
     assert words(run) == "3 answered, 1 new"
     assert sorted(pipeline.paid) == list("aabbccd")
-    rows = [row.job_id async for row in pipeline.store.runs.outputs(run.id)]
+    rows = [row.job_id async for row in pipeline.store.outputs.of_run(run.id)]
     assert retry.batch_id is not None
-    assert rows[:3] == [row.job_id async for row in pipeline.store.batches.outputs(retry.batch_id)]
+    assert rows[:3] == [row.job_id async for row in pipeline.store.outputs.of_batch(retry.batch_id)]
     summary = await final_summary(pipeline.store, run, await views_of(pipeline.store, run.batches))
     assert (summary.total, summary.succeeded, summary.open) == (4, 4, False)
 
@@ -467,8 +468,8 @@ async def test_answers_whose_words_are_gone_are_not_put_in_place_of_those_in_the
     """`store_content = "until_delivered"`: the output may be the only place that still has them."""
     pipeline.write("aab", ids=["1", "2"])
     run = await pipeline.run()
-    assert await pipeline.store.retention.acknowledge("batch", "default", run.batches[0])
-    while await pipeline.store.retention.forget_delivered("until_delivered", -1.0):
+    assert await pipeline.store.content.acknowledge("batch", "default", run.batches[0])
+    while await pipeline.store.content.forget_delivered("until_delivered", -1.0):
         pass
     pipeline.write("aabc", ids=["1", "2"])
     with pytest.raises(OtherRun, match=r"1 new, 3 changed; nothing was sent"):
@@ -490,8 +491,8 @@ async def test_an_answer_that_lost_its_line_serves_a_line_that_asks_the_same_and
 
 
 async def test_many_lines_are_compared_in_parts(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.models.store.runs.compare.LINES_AT_ONCE", 7)
-    monkeypatch.setattr("understudy.models.store.runs.runs.SLICE", 5)
+    monkeypatch.setattr("understudy.models.store.work.comparison.LINES_AT_ONCE", 7)
+    monkeypatch.setattr("understudy.models.store.work.runs.SLICE", 5)
     prompts = [f"p{number}" for number in range(40)]
     pipeline.write(prompts)
     await pipeline.run()

@@ -11,12 +11,13 @@ from ledger_help import new_worker, outputs_of, run_all, sqlite_ledger, succeede
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch, NewJob, RunLine
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.options import RouteOptions
 from understudy.models.routing.route import Router
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store
+from understudy.models.store.work.runs import RunLine
 from understudy.models.tenants import TenantLimits
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.input_rows import Shape
@@ -61,7 +62,7 @@ async def start(
 
 
 async def ids_of(store: Store, batch_id: str) -> list[str]:
-    return [job.id async for job in store.jobs.unfinished(batch_id)]
+    return [job.id async for job in store.reruns.unfinished(batch_id)]
 
 
 async def fail(store: Store, worker: str, ids: list[str], cls: FailureClass = FailureClass.SERVER) -> None:
@@ -69,7 +70,7 @@ async def fail(store: Store, worker: str, ids: list[str], cls: FailureClass = Fa
 
 
 async def states(store: Store, run: Run) -> dict[str, JobState]:
-    return {row.custom_id: row.state async for row in store.runs.outputs(run.id)}
+    return {row.custom_id: row.state async for row in store.outputs.of_run(run.id)}
 
 
 async def test_an_input_is_accepted_once_and_found_again(sqlite: Store, source: Path) -> None:
@@ -98,18 +99,18 @@ async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sql
     await fail(sqlite, worker, ids[1:2], FailureClass.CONTENT_FILTER)
     await fail(sqlite, worker, ids[2:4], FailureClass.SERVER)
     await run_all(sqlite, worker, ids[4:])
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
 
     again = await start(sqlite, source)
 
     assert len(again.batches) == 2
-    retried = [job async for job in sqlite.jobs.unfinished(again.batches[1])]
+    retried = [job async for job in sqlite.reruns.unfinished(again.batches[1])]
     assert [(job.custom_id, job.line) for job in retried] == [("r3", 3), ("r4", 4)]
     assert not {job.id for job in retried} & set(ids)
     sums = again.summary(await views_of(sqlite, again.batches))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 1, 2, True)
     await run_all(sqlite, worker, [job.id for job in retried])
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     sums = again.summary(await views_of(sqlite, again.batches))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 2, False)
     assert await states(sqlite, again) == {
@@ -136,12 +137,12 @@ async def test_a_failed_line_of_an_open_run_is_tried_again_together_with_what_is
 async def test_cancelled_lines_are_taken_up_by_a_rerun(sqlite: Store, source: Path) -> None:
     run = await start(sqlite, source)
     await run_all(sqlite, await new_worker(sqlite), (await ids_of(sqlite, run.batches[0]))[:2])
-    await sqlite.batches.cancel(run.batches[0])
-    while await sqlite.batches.cancel_slice():
+    await sqlite.lifecycle.cancel(run.batches[0])
+    while await sqlite.lifecycle.cancel_slice():
         continue
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     again = await start(sqlite, source)
-    assert [job.custom_id async for job in sqlite.jobs.unfinished(again.batches[1])] == ["r3", "r4", "r5"]
+    assert [job.custom_id async for job in sqlite.reruns.unfinished(again.batches[1])] == ["r3", "r4", "r5"]
 
 
 async def test_bad_lines_are_all_reported_and_nothing_is_accepted(sqlite: Store, source: Path) -> None:
@@ -156,7 +157,7 @@ async def test_bad_lines_are_skipped_when_that_is_asked_for(sqlite: Store, sourc
     source.write_text('{"prompt":"a"}\n{oops\n{"prompt":"b"}\n')
     run = await start(sqlite, source, skip_bad=True)
     assert [bad.line for bad in run.skipped] == [2]
-    assert [job.line async for job in sqlite.jobs.unfinished(run.batches[0])] == [1, 3]
+    assert [job.line async for job in sqlite.reruns.unfinished(run.batches[0])] == [1, 3]
 
 
 async def test_nothing_but_bad_lines_is_refused_even_then(sqlite: Store, source: Path) -> None:
@@ -179,10 +180,10 @@ async def test_an_interrupted_acceptance_starts_over(sqlite: Store, source: Path
     await start(sqlite, source, fresh=True)
     await sqlite.runs.forget(run_id)
     [known] = await sqlite.runs.batches_of(run_id)
-    await sqlite.batches.cancel(known)
-    while await sqlite.batches.cancel_slice():
+    await sqlite.lifecycle.cancel(known)
+    while await sqlite.lifecycle.cancel_slice():
         continue
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     await sqlite.retention.discard_batch(known)
     broken = NewBatch("batch_broken_off", identity=f"{run_id}-broken", expires_at=await sqlite.now() + 60)
     await sqlite.intake.create_batch(broken)
@@ -204,7 +205,7 @@ async def test_a_retry_that_was_broken_off_counts_for_nothing(sqlite: Store, sou
 
 
 async def _renamed(store: Store, batch_id: str) -> AsyncIterator[NewJob]:
-    async for ended in store.jobs.ended_badly(batch_id):
+    async for ended in store.reruns.ended_badly(batch_id):
         ended.job.id = new_id("job")
         yield ended.job
 
@@ -214,7 +215,7 @@ async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store
     worker = await new_worker(sqlite)
     jobs = await sqlite.claims.start(worker, await ids_of(sqlite, run.batches[0]))
     await sqlite.claims.settle(worker, [succeeded(job) for job in jobs])
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     assert await retry_failed(sqlite, SETTINGS, run.batches[0]) == Retry()
     assert await retry_failed(sqlite, SETTINGS, "batch_unknown") == Retry()
     assert len(await outputs_of(sqlite, run.batches[0])) == 5
@@ -230,14 +231,14 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
         each.result.provider = "understudy"
     await sqlite.claims.settle(worker, by_understudy)
     await run_all(sqlite, worker, ids[2:])
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     first = run.batches[0]
     assert await retry_answered(sqlite, SETTINGS, first, ["nobody"], RouteOptions()) == Retry()
     again = (
         await retry_answered(sqlite, SETTINGS, first, ["nobody", "understudy"], RouteOptions(model="lead/other"))
     ).batch_id
     assert again is not None
-    jobs = [job async for job in sqlite.jobs.unfinished(again)]
+    jobs = [job async for job in sqlite.reruns.unfinished(again)]
     assert [(job.custom_id, str(job.chain.steps[0])) for job in jobs] == [
         ("r1", "lead/other"),
         ("r2", "lead/other"),
@@ -246,12 +247,12 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 0, True)
     assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) == Retry()  # already resumed
     await run_all(sqlite, worker, [job.id for job in jobs])
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     sums = summary(await views_of(sqlite, [first, again]))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 5, 0, False)
     third = (await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())).batch_id
     assert third is not None
-    assert [job.custom_id async for job in sqlite.jobs.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]
+    assert [job.custom_id async for job in sqlite.reruns.unfinished(third)] == ["r1", "r2", "r3", "r4", "r5"]
 
 
 ELSEWHERE = Settings.model_validate(
@@ -273,7 +274,7 @@ async def answered_run(store: Store, source: Path, **route: Any) -> str:
     run = await start(store, source, Shape(route=RouteOptions(**route)), ELSEWHERE)
     worker = await new_worker(store)
     await run_all(store, worker, await ids_of(store, run.batches[0]))
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     return run.batches[0]
 
 
@@ -284,7 +285,7 @@ async def test_a_retry_along_another_chain_keeps_the_data_rules_of_its_lines(sql
     assert await line_of(sqlite, first) == [first]
     again = (await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="both"))).batch_id
     assert again is not None
-    assert {str(job.chain.require) async for job in sqlite.jobs.unfinished(again)} == {"{'region': ('eu',)}"}
+    assert {str(job.chain.require) async for job in sqlite.reruns.unfinished(again)} == {"{'region': ('eu',)}"}
 
 
 async def test_a_retry_is_accepted_under_the_rules_that_its_tenant_has_by_now(sqlite: Store, source: Path) -> None:
@@ -294,9 +295,9 @@ async def test_a_retry_is_accepted_under_the_rules_that_its_tenant_has_by_now(sq
     await sqlite.tenants.set_limits(TenantLimits("default", require={"zdr": ("true",)}), actor="a test")
     again = (await retry_failed(sqlite, ELSEWHERE, first)).batch_id
     assert again is not None
-    assert {str(job.chain.require) async for job in sqlite.jobs.unfinished(again)} == {"{'zdr': ('true',)}"}
+    assert {str(job.chain.require) async for job in sqlite.reruns.unfinished(again)} == {"{'zdr': ('true',)}"}
     await fail(sqlite, worker, await ids_of(sqlite, again))
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     await sqlite.tenants.set_limits(TenantLimits("default", require={"region": ("us",)}), actor="a test")
     with pytest.raises(RequestError, match="'lead/large' breaks the rule require region = us"):
         await retry_failed(sqlite, ELSEWHERE, first)
@@ -306,7 +307,7 @@ async def test_a_retry_along_weighted_steps_has_the_side_of_each_lines_name(sqli
     first = await answered_run(sqlite, source)
     again = (await retry_answered(sqlite, ELSEWHERE, first, ["lead"], RouteOptions(chain="halves"))).batch_id
     assert again is not None
-    sides = {job.custom_id: str(job.chain.steps[0]) async for job in sqlite.jobs.unfinished(again)}
+    sides = {job.custom_id: str(job.chain.steps[0]) async for job in sqlite.reruns.unfinished(again)}
     router = Router(ELSEWHERE, RouteOptions(chain="halves"))
     assert sides == {name: str(router.resolve({}, name)[0].steps[0]) for name in sides}
     assert set(sides.values()) == {"lead/a", "lead/b"}
@@ -318,7 +319,7 @@ async def test_the_budget_of_a_run_is_for_its_retries_too(sqlite: Store, source:
     worker = await new_worker(sqlite)
     await run_all(sqlite, worker, ids[:3])  # 0.25 each
     await fail(sqlite, worker, ids[3:])
-    await sqlite.batches.close_finished()
+    await sqlite.lifecycle.close_finished()
     again = await start(sqlite, source)
     *_, retry = await views_of(sqlite, again.batches)
     assert (len(again.batches), retry.budget_usd) == (2, pytest.approx(0.25))

@@ -122,7 +122,7 @@ async def test_what_ends_or_hands_over_single_jobs_is_on_record(api: Served, sto
     waits, ends = await singles(store, 2, tenant="acme")
     batch_id, lines = await open_batch(store, 1, tenant="acme")
     await run_all(store, await new_worker(store), [ends, *lines])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     async with api.client() as http:
         http.headers.update(bearer(key))
         for _ in range(2):
@@ -139,8 +139,8 @@ async def test_what_ends_or_hands_over_single_jobs_is_on_record(api: Served, sto
 async def test_refused_keys_are_on_record_and_never_repeated(api: Served, store: Store) -> None:
     admin = await key_for(store, Scope.ADMIN, tenant="acme")
     made = new_key()
-    await store.tenants.add_key(made, tenant="acme", name="old", scopes=[Scope.READ], actor="test")
-    await store.tenants.revoke_key(made.id, actor="test")
+    await store.api_keys.add(made, tenant="acme", name="old", scopes=[Scope.READ], actor="test")
+    await store.api_keys.revoke(made.id, actor="test")
     guessed = f"us_{parts_of(admin)[0]}_{'0' * 40}"  # type: ignore[index]
     async with api.client(address="203.0.113.9") as http:
         for key in (made.text, guessed, new_key().text, "sk-somebodys-secret-0123456789"):

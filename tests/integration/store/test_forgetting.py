@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from api_help import Served, bearer, key_for, served
-from ledger_help import CHAIN, HOUR_S, call, new_worker, singles, succeeded
+from ledger_help import CHAIN, HOUR_S, call, new_worker, request_of, singles, state_of, succeeded
 from sqlalchemy import select, update
 
 from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
+from understudy.models.jobs.execution import ResultRecord, Settled, StartedJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.jobs.wait_reasons import put_back_for
-from understudy.models.records import NewBatch, NewJob, ResultRecord, Settled, StartedJob
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.models.store.sql import file, job
@@ -70,16 +71,18 @@ async def ended_batch(store: Store, tenant: str = "default", **fields: Any) -> t
         third.id, batch_id, third.claim_no, JobState.QUEUED, progress={"error": WORDS}, waiting=put_back_for(WORDS)
     )
     await store.claims.settle(worker, [answered(first), refused(second), back])
-    await store.batches.cancel(batch_id)
-    while await store.batches.cancel_slice():
+    await store.lifecycle.cancel(batch_id)
+    while await store.lifecycle.cancel_slice():
         continue
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     return batch_id, ids
 
 
 async def ended_job(store: Store, tenant: str = "default", **fields: Any) -> str:
     job_id, expires_at = new_id("job"), await store.now() + HOUR_S
-    await store.intake.add_single([NewJob(job_id, BODY, CHAIN, "one", tenant=tenant, expires_at=expires_at, **fields)])
+    await store.intake.accept_jobs(
+        "default", [NewJob(job_id, BODY, CHAIN, "one", tenant=tenant, expires_at=expires_at, **fields)]
+    )
     worker = await new_worker(store)
     await store.claims.settle(worker, [answered(each) for each in await store.claims.start(worker, [job_id])])
     return job_id
@@ -88,7 +91,7 @@ async def ended_job(store: Store, tenant: str = "default", **fields: Any) -> str
 async def forget(store: Store) -> int:
     """As if everything marked had been delivered long ago."""
     looked_at = 0
-    while found := await store.retention.forget_delivered("until_delivered", since_s=-1):
+    while found := await store.content.forget_delivered("until_delivered", since_s=-1):
         looked_at += found
     return looked_at
 
@@ -98,9 +101,9 @@ async def test_no_table_holds_a_word_of_what_was_delivered(store: Store) -> None
     job_id = await ended_job(store)
     assert await canaries(store) == list(CANARIES)
     assert await forget(store) == 0 and await canaries(store) == list(CANARIES)  # no one has it yet
-    assert await store.retention.acknowledge("batch", "default", batch_id)
-    assert await store.retention.acknowledge("job", "default", job_id)
-    assert await store.retention.forget_delivered("until_delivered", CONTENT_KEPT_S) == 0
+    assert await store.content.acknowledge("batch", "default", batch_id)
+    assert await store.content.acknowledge("job", "default", job_id)
+    assert await store.content.forget_delivered("until_delivered", CONTENT_KEPT_S) == 0
     assert await canaries(store) == list(CANARIES)  # it can be fetched again for a while
     assert await forget(store) == 2
     assert await canaries(store) == []
@@ -118,18 +121,17 @@ async def test_what_is_another_tenants_stays_and_what_was_not_delivered(store: S
     await store.tenants.set_limits(TenantLimits("other", store_content="always"), actor="a test")
     theirs = [await ended_batch(store, "other"), await ended_batch(store)]
     mine, my_ids = await ended_batch(store)
-    await store.retention.acknowledge("batch", "other", theirs[0][0])
-    await store.retention.acknowledge("batch", "default", mine)
+    await store.content.acknowledge("batch", "other", theirs[0][0])
+    await store.content.acknowledge("batch", "default", mine)
     await forget(store)
     for each in my_ids:
-        view = await store.jobs.view(each)
-        assert view is not None and view["request"] is None
+        assert await request_of(store, each) is None
     for _, ids in theirs:
         for each in ids:
-            view = await store.jobs.view(each)
-            assert view is not None and view["request"] == BODY
+            assert await request_of(store, each) == BODY
     kept = await store.jobs.view(theirs[0][1][0])
-    assert kept is not None and ANSWER in kept["result"]["body"] and kept["attempts"][0]["message"] == WORDS
+    assert kept is not None and kept.calls is not None and kept.calls[0]["message"] == WORDS
+    assert ANSWER in (await store.jobs.answer(kept.id) or "")
 
 
 async def test_a_tenant_may_want_its_content_forgotten_where_others_keep_it(store: Store) -> None:
@@ -140,17 +142,16 @@ async def test_a_tenant_may_want_its_content_forgotten_where_others_keep_it(stor
     )
     theirs, ours = await ended_batch(store, "private"), await ended_batch(store)
     for tenant, (batch_id, _) in (("private", theirs), ("default", ours)):
-        assert await store.retention.acknowledge("batch", tenant, batch_id)
-    assert await store.retention.forget_delivered("always", since_s=-1) == 2
-    views = [await store.jobs.view(ids[0]) for _, ids in (theirs, ours)]
-    assert [view["request"] for view in views if view is not None] == [None, BODY]
+        assert await store.content.acknowledge("batch", tenant, batch_id)
+    assert await store.content.forget_delivered("always", since_s=-1) == 2
+    assert [await request_of(store, ids[0]) for _, ids in (theirs, ours)] == [None, BODY]
 
 
 async def test_only_the_owner_acknowledges_and_only_what_has_ended(store: Store) -> None:
     batch_id, _ = await ended_batch(store)
     (waiting,) = await singles(store, 1)
-    assert not await store.retention.acknowledge("batch", "other", batch_id)
-    assert not await store.retention.acknowledge("job", "default", waiting)
+    assert not await store.content.acknowledge("batch", "other", batch_id)
+    assert not await store.content.acknowledge("job", "default", waiting)
     assert await forget(store) == 0
 
 
@@ -162,8 +163,8 @@ async def test_a_webhook_that_was_taken_is_a_delivery(store: Store, kind: str, s
         await ended_job(store, callback_url=url)
     else:
         await ended_batch(store, callback_url=url)
-    (delivery,), _ = await store.webhooks.claim_deliveries("w", 9, 9, 60)
-    await store.webhooks.finish_deliveries("w", [Tried(delivery, state, status=200)])
+    (delivery,), _ = await store.deliveries.claim("w", 9, 9, 60)
+    await store.deliveries.finish("w", [Tried(delivery, state, status=200)])
     await forget(store)
     assert await canaries(store) == ([] if forgotten else list(CANARIES))
 
@@ -171,13 +172,12 @@ async def test_a_webhook_that_was_taken_is_a_delivery(store: Store, kind: str, s
 async def test_content_stays_while_another_receiver_has_still_to_be_told(store: Store) -> None:
     await store.webhooks.add_endpoint("default", "https://other.example.com/x", ["*"], actor="a test")
     job_id = await ended_job(store, callback_url="https://hooks.example.com/x")
-    first, second = (await store.webhooks.claim_deliveries("w", 9, 9, 60))[0]
-    await store.webhooks.finish_deliveries("w", [Tried(first, DELIVERED, status=200)])
+    first, second = (await store.deliveries.claim("w", 9, 9, 60))[0]
+    await store.deliveries.finish("w", [Tried(first, DELIVERED, status=200)])
     assert await forget(store) == 0
-    await store.webhooks.finish_deliveries("w", [Tried(second, DEAD, status=500)])
+    await store.deliveries.finish("w", [Tried(second, DEAD, status=500)])
     assert await forget(store) == 1
-    view = await store.jobs.view(job_id)
-    assert view is not None and view["result"]["body"] is None
+    assert await state_of(store, job_id) is JobState.SUCCEEDED and await store.jobs.answer(job_id) is None
 
 
 @pytest.mark.parametrize(("part", "forgotten"), [("output", True), ("error", False)])
@@ -191,10 +191,10 @@ async def test_who_deletes_the_output_file_has_it(store: Store, part: str, forgo
 async def test_an_upload_goes_when_no_batch_holds_its_prompts_any_more(store: Store) -> None:
     upload = await store.files.add(new_id("file"), "default", "in.jsonl", 10, 3)
     batches = [(await ended_batch(store, input_file_id=upload.id))[0] for _ in range(2)]
-    await store.retention.acknowledge("batch", "default", batches[0])
+    await store.content.acknowledge("batch", "default", batches[0])
     await forget(store)
     assert await store.files.view("default", upload.id) is not None
-    await store.retention.acknowledge("batch", "default", batches[1])
+    await store.content.acknowledge("batch", "default", batches[1])
     await forget(store)
     assert await store.files.view("default", upload.id) is None
     assert upload.id in [each.id for each in await store.files.expired()]
@@ -245,7 +245,7 @@ async def test_the_bytes_of_a_forgotten_upload_are_removed(store: Store, api: Se
     await api.context.blobs.put(upload, bytes_of_input())
     await store.files.add(upload, "default", "in.jsonl", 10, 3)
     batch_id, _ = await ended_batch(store, input_file_id=upload)
-    await store.retention.acknowledge("batch", "default", batch_id)
+    await store.content.acknowledge("batch", "default", batch_id)
     await forget(store)
     async with store._db.write() as connection:  # so that neither clock needs to be ahead of the other
         await connection.execute(update(file).where(file.c.expires_at.is_not(None)).values(expires_at=1.0))
@@ -270,8 +270,8 @@ async def test_an_administrator_says_how_long_the_content_of_his_tenant_is_kept(
 
 async def test_marks_do_not_pile_up_where_everything_is_kept(store: Store) -> None:
     job_id = await ended_job(store)
-    await store.retention.acknowledge("job", "default", job_id)
-    assert await store.retention.forget_delivered("always", since_s=-1) == 1
+    await store.content.acknowledge("job", "default", job_id)
+    assert await store.content.forget_delivered("always", since_s=-1) == 1
     async with store._db.read() as connection:
         marks = (await connection.execute(select(job.c.delivered_at).where(job.c.delivered_at.is_not(None)))).all()
     assert marks == [] and ANSWER in await canaries(store)

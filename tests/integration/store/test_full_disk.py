@@ -11,10 +11,10 @@ from ledger_help import filled_batch, new_jobs
 from sqlalchemy import text
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.store import Store, StoreBusy, open_store
-from understudy.models.store.ingest import ABANDONED_AFTER_S
-from understudy.models.store.retention import prune as pruning
+from understudy.models.store.work import discarding
+from understudy.models.store.work.filling import ABANDONED_AFTER_S
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.runs.runs import accept
 
@@ -64,10 +64,10 @@ async def test_an_input_that_does_not_fit_is_refused_and_leaves_neither_rows_nor
         disk = 500 * MB
         await accept_lines(store, tmp_path)
         assert await count(store, "job") == LINES
-        await store.batches.cancel("batch_1")
-        while await store.batches.cancel_slice():
+        await store.lifecycle.cancel("batch_1")
+        while await store.lifecycle.cancel_slice():
             continue
-        await store.batches.close_finished()
+        await store.lifecycle.close_finished()
         await store.retention.discard_batch("batch_1")
     assert (tmp_path / "ledger.db").stat().st_size < before + MB
 
@@ -75,14 +75,14 @@ async def test_an_input_that_does_not_fit_is_refused_and_leaves_neither_rows_nor
 async def test_on_a_disk_that_takes_little_a_batch_is_deleted_in_small_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_delete = pruning._delete_jobs
+    really_delete = discarding.delete_jobs
 
     async def on_a_full_disk(connection: Any, ids: Sequence[str]) -> None:
         if len(ids) > 30:
             raise StoreBusy("the disk is full")
         await really_delete(connection, ids)
 
-    monkeypatch.setattr(pruning, "_delete_jobs", on_a_full_disk)
+    monkeypatch.setattr(discarding, "delete_jobs", on_a_full_disk)
     async with open_store(None, tmp_path) as store:
         batch_id, _ = await filled_batch(store, 100)
         await store.retention.discard_batch(batch_id)
@@ -98,11 +98,11 @@ async def test_what_could_not_be_deleted_when_it_was_refused_is_deleted_by_upkee
     async with open_store(None, tmp_path) as store:
         batch_id, _ = await filled_batch(store, 3)
         with monkeypatch.context() as patched:
-            patched.setattr(pruning, "_delete_jobs", full)
+            patched.setattr(discarding, "delete_jobs", full)
             await store.retention.discard_refused(batch_id)
             assert await count(store, "job") == 3
-        assert await store.ingest.clear_never_opened() == batch_id
-        assert await store.ingest.clear_never_opened() is None
+        assert await store.filling.clear_never_opened() == batch_id
+        assert await store.filling.clear_never_opened() is None
         assert [await count(store, each) for each in ("batch", "job")] == [0, 0]
 
 
@@ -113,9 +113,9 @@ async def test_a_submission_that_was_killed_is_deleted_when_nothing_was_written_
         now += ABANDONED_AFTER_S / 2
         await store.intake.add_jobs(batch_id, await new_jobs(store, 1))
         now += ABANDONED_AFTER_S / 2 + 1
-        assert await store.ingest.clear_never_opened() is None
+        assert await store.filling.clear_never_opened() is None
         now += ABANDONED_AFTER_S / 2
-        assert await store.ingest.clear_never_opened() == batch_id
+        assert await store.filling.clear_never_opened() == batch_id
         assert [await count(store, each) for each in ("batch", "job")] == [0, 0]
 
 
@@ -123,7 +123,7 @@ async def test_a_server_minds_its_own_disk(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0))
     single = await new_jobs(store, 1)
     if store._db.dialect == "postgresql":
-        await store.intake.add_single(single)
+        await store.intake.accept_jobs("default", single)
     else:
         with pytest.raises(StoreBusy):
-            await store.intake.add_single(single)
+            await store.intake.accept_jobs("default", single)

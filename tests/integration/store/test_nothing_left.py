@@ -18,12 +18,11 @@ from understudy.models import disabled as setaside
 from understudy.models.disabled import ALL_MODELS
 from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch, NewJob
+from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState
 from understudy.models.store import LEDGER_FILE, Store, open_store
-from understudy.models.store.batches.chains import insert_chains
-from understudy.models.store.intake import NamedRequest
+from understudy.models.store.chains import insert_chains
 from understudy.models.store.sql import (
     chain,
     credential,
@@ -34,6 +33,7 @@ from understudy.models.store.sql import (
     run_line,
     webhook_delivery,
 )
+from understudy.models.store.work.intake import NamedRequest
 from understudy.models.tables import Job
 from understudy.models.tenants import TenantLimits
 
@@ -111,8 +111,8 @@ async def ended_work(store: Store) -> tuple[str, list[str], str]:
     )
     await store.intake.add_jobs(batch_id, [NewJob(each, "{}", chain_, each, expires_at=expires_at) for each in ids])
     await store.intake.open_batch(batch_id, len(ids))
-    await store.batches.pause(batch_id, MARK)
-    await store.batches.resume(batch_id)
+    await store.lifecycle.pause(batch_id, MARK)
+    await store.lifecycle.resume(batch_id)
     said = {"index": 1, "id": None, "custom_id": None, "error": {"message": MARK, "param": MARK, "code": "bad_value"}}
     answer = {"object": "list", "data": [{"index": 0, "id": alone, "custom_id": "c", "error": None}, said]}
     job_alone = NewJob(alone, "{}", chain_, "one", expires_at=expires_at)
@@ -120,7 +120,7 @@ async def ended_work(store: Store) -> tuple[str, list[str], str]:
     await store.intake.accept_jobs("default", [], NamedRequest("in vain", "hash"), json.dumps({"data": [said]}))
     worker = await new_worker(store)
     await store.claims.settle(worker, [succeeded(each) for each in await store.claims.start(worker, [*ids, alone])])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     await store.credentials.set_aside("lead", "main", ALL_MODELS, FailureClass.CREDENTIAL, MARK, job_id=alone)
     await plant(store)
     return batch_id, ids, alone
@@ -141,8 +141,8 @@ async def plant(store: Store) -> None:
 
 async def test_nothing_is_left_of_what_was_delivered(store: Store, tmp_path: Path) -> None:
     batch_id, ids, alone = await ended_work(store)
-    assert await store.retention.acknowledge("batch", "default", batch_id)
-    assert await store.retention.acknowledge("job", "default", alone)
+    assert await store.content.acknowledge("batch", "default", batch_id)
+    assert await store.content.acknowledge("job", "default", alone)
     assert MARK in await everything(store)
     await forget(store)
     rows = await everything(store)
@@ -158,8 +158,8 @@ async def test_nothing_is_left_of_what_was_delivered(store: Store, tmp_path: Pat
     assert [json.loads(each)["id"] for each in await told(store)] == [batch_id] * len(await told(store))
     for job_id in (*ids, alone):
         view = await store.jobs.view(job_id)
-        assert view is not None and view["state"] == JobState.SUCCEEDED
-        steps = (await store.get_chain(view["chain_id"])).steps
+        assert view is not None and view.state is JobState.SUCCEEDED
+        steps = (await store.get_chain(view.chain_id)).steps
         assert [str(step) for step in steps] == ["lead/large", "other/small"]
     in_files = [path.name for path in tmp_path.rglob("*") if path.is_file() and MARK.encode() in path.read_bytes()]
     assert in_files == [], "the write-ahead log as well as the file"
@@ -180,7 +180,7 @@ async def test_nothing_is_left_of_what_was_pruned(store: Store, tmp_path: Path) 
     async with store._db.write() as connection:
         await connection.execute(update(webhook_delivery).values(ended_at=1.0))
     await store.webhooks.prune_deliveries(before)
-    await store.retention.clear_up(pruned=True)
+    await store.content.clear_up(pruned=True)
     assert MARK not in await everything(store)
     async with store._db.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(chain))).scalar_one() == 0
@@ -207,10 +207,10 @@ async def test_lines_of_a_run_that_were_compared_and_never_asked_go_with_what_is
 async def test_what_others_have_still_to_ask_keeps_its_chain(store: Store) -> None:
     batch_id, *_ = await ended_work(store)
     later = new_id("job")
-    await store.intake.add_single(
-        [NewJob(later, "{}", overridden(MARK), "later", expires_at=await store.now() + HOUR_S)]
+    await store.intake.accept_jobs(
+        "default", [NewJob(later, "{}", overridden(MARK), "later", expires_at=await store.now() + HOUR_S)]
     )
-    await store.retention.acknowledge("batch", "default", batch_id)
+    await store.content.acknowledge("batch", "default", batch_id)
     await forget(store)
     worker = await new_worker(store)
     [started] = await store.claims.start(worker, [later])
@@ -236,7 +236,7 @@ async def test_a_chain_is_never_taken_from_a_job_that_is_just_being_accepted(
     async def sweep() -> None:
         async with open_store(ledger_url, tmp_path) as other:
             while not done.is_set():
-                await other.retention.clear_up(pruned=True)
+                await other.content.clear_up(pruned=True)
                 await asyncio.sleep(0)
 
     async def accept() -> None:
@@ -244,7 +244,7 @@ async def test_a_chain_is_never_taken_from_a_job_that_is_just_being_accepted(
         for _ in range(40):
             await asyncio.gather(
                 *(
-                    store.intake.add_single([NewJob(new_id("job"), "{}", one, "c", expires_at=expires_at)])
+                    store.intake.accept_jobs("default", [NewJob(new_id("job"), "{}", one, "c", expires_at=expires_at)])
                     for one in (overridden("a"), overridden("a"), overridden("b"))
                 )
             )
@@ -267,14 +267,14 @@ async def test_a_chain_that_is_being_given_to_a_job_is_passed_over(store: Store)
     """SQLite has one writer at a time."""
     expires_at = await store.now() + HOUR_S
     first = NewJob(new_id("job"), "{}", overridden("a"), "c", expires_at=expires_at)
-    await store.intake.add_single([first])
+    await store.intake.accept_jobs("default", [first])
     async with store._db.write() as connection:
         await connection.execute(job.delete())
     async with store._db.write() as connection:
         await insert_chains(connection, [first], 1.0)
-        await store.retention.clear_up(pruned=True)
+        await store.content.clear_up(pruned=True)
         assert (await connection.execute(select(func.count()).select_from(chain))).scalar_one() == 1
-    await store.retention.clear_up(pruned=True)
+    await store.content.clear_up(pruned=True)
     async with store._db.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(chain))).scalar_one() == 0
 
@@ -285,13 +285,15 @@ async def test_who_reads_for_long_keeps_only_the_log_and_the_next_time_empties_i
     shutil.copy(empty_ledger, tmp_path)
     log = tmp_path / f"{LEDGER_FILE}-wal"
     async with open_store(None, tmp_path) as store:
-        await store.intake.add_single([NewJob(new_id("job"), "{}", overridden("a"), "c", expires_at=9e9)])
+        await store.intake.accept_jobs("default", [NewJob(new_id("job"), "{}", overridden("a"), "c", expires_at=9e9)])
         async with store._db.read() as reading:
             await reading.execute(select(job.c.id))
-            await store.intake.add_single([NewJob(new_id("job"), "{}", overridden("b"), "c", expires_at=9e9)])
-            await store.retention.clear_up(pruned=True)
+            await store.intake.accept_jobs(
+                "default", [NewJob(new_id("job"), "{}", overridden("b"), "c", expires_at=9e9)]
+            )
+            await store.content.clear_up(pruned=True)
             assert log.stat().st_size > 0
-        await store.retention.clear_up()
+        await store.content.clear_up()
         assert log.stat().st_size == 0
         async with store._db.write() as connection:
             assert (await connection.exec_driver_sql("PRAGMA secure_delete")).scalar_one() == 1

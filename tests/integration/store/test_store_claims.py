@@ -16,7 +16,7 @@ from ledger_help import (
 )
 
 from understudy.models.failure import FailureClass
-from understudy.models.records import Settled
+from understudy.models.jobs.execution import Settled
 from understudy.models.state import JobState
 from understudy.models.store import Store
 
@@ -57,12 +57,12 @@ async def test_rows_of_a_batch_start_only_while_it_is_in_progress_and_not_held(s
     paused, held = await open_batch(store, 1)
     cancelling, cancelled = await open_batch(store, 1)
     _, expiring = await open_batch(store, 1, expires_at=await store.now() - 1)
-    await store.batches.pause(paused, "looks wrong")
-    await store.batches.cancel(cancelling)
-    await store.batches.expire_slice(limit=0)
+    await store.lifecycle.pause(paused, "looks wrong")
+    await store.lifecycle.cancel(cancelling)
+    await store.lifecycle.expire_slice(limit=0)
 
     assert await store.claims.start(worker, validating + held + cancelled + expiring) == []
-    await store.batches.resume(paused)
+    await store.lifecycle.resume(paused)
     assert [job.id for job in await store.claims.start(worker, validating + held)] == held
 
 
@@ -172,7 +172,7 @@ async def test_a_running_job_of_a_cancelled_batch_is_named_and_ends_as_cancelled
     batch_id, ids = await open_batch(store, 1)
     worker = await new_worker(store)
     (job,) = await store.claims.start(worker, ids)
-    await store.batches.cancel(batch_id)
+    await store.lifecycle.cancel(batch_id)
     assert await store.jobs.cancelled_running() == ids
     stopped = Settled(job.id, job.batch_id, job.claim_no, JobState.CANCELLED)
     assert await store.claims.settle(worker, [stopped]) == set(ids)
@@ -194,17 +194,17 @@ async def test_a_worker_that_leaves_gives_its_jobs_back_without_a_crash(store: S
     worker = await new_worker(store)
     await store.claims.start(worker, ids)
 
-    await store.claims.remove_worker(worker)
+    await store.workers.remove(worker)
 
-    assert [each.id for each in await store.claims.live_workers()] == []
-    assert not await store.claims.beat(worker, 60)
+    assert [each.id for each in await store.workers.live()] == []
+    assert not await store.workers.beat(worker, 60)
     again = await store.claims.start(await new_worker(store), ids)
     assert [job.crashes for job in again] == [0, 0]
 
 
 async def test_a_beat_prolongs_a_lease(store: Store) -> None:
     worker = await new_worker(store, lease_s=-1)
-    assert await store.claims.live_workers() == []
-    assert await store.claims.beat(worker, 60)
-    (alive,) = await store.claims.live_workers()
+    assert await store.workers.live() == []
+    assert await store.workers.beat(worker, 60)
+    (alive,) = await store.workers.live()
     assert (alive.id, alive.host) == (worker, "here")

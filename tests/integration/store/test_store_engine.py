@@ -205,7 +205,7 @@ async def test_what_postgresql_refuses_is_said_with_its_cause(postgresql_url: st
                 continue
         with pytest.raises(StoreError, match=words) as raised:
             async with opening as store:
-                await store.batches.pause("batch_1", "by hand")
+                await store.lifecycle.pause("batch_1", "by hand")
         assert len(str(raised.value).splitlines()) == 1
 
 
@@ -337,6 +337,6 @@ async def test_a_process_stopped_within_a_transaction_does_not_hold_its_locks_fo
                 async with stopped._db.write() as connection:
                     await connection.execute(text("SELECT 1 FROM worker WHERE id = :id FOR UPDATE"), {"id": worker_id})
                     async with asyncio.timeout(10):
-                        assert await other.claims.beat(worker_id, 60)
+                        assert await other.workers.beat(worker_id, 60)
                     await connection.execute(text("SELECT 1"))
-            await other.claims.remove_worker(worker_id)
+            await other.workers.remove(worker_id)

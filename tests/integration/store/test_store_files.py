@@ -5,9 +5,10 @@ from ledger_help import failed, new_worker, open_batch, part_pages, succeeded
 from sqlalchemy import func, select, update
 
 from understudy.models.ids import new_id, time_of
-from understudy.models.records import NewBatch
-from understudy.models.store import Store, StoreConflict, files
+from understudy.models.jobs.submission import NewBatch
+from understudy.models.store import Store, StoreConflict
 from understudy.models.store.sql import attempt, file, job, job_input, result
+from understudy.models.store.work import outputs
 
 BOTH = ("batch", "batch_output")
 
@@ -26,7 +27,7 @@ async def ended_batch(store: Store, good: int, bad: int) -> tuple[str, list[str]
     worker = await new_worker(store)
     jobs = await store.claims.start(worker, ids)
     await store.claims.settle(worker, [succeeded(job) for job in jobs[:good]] + [failed(job) for job in jobs[good:]])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     return batch_id, ids
 
 
@@ -105,7 +106,7 @@ async def test_a_file_that_a_batch_has_still_to_read_neither_is_deleted_nor_remo
 async def test_a_part_is_read_page_by_page_and_holds_its_own_jobs(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PART_PAGE", files.PART_PAGE.limit(2))
+    monkeypatch.setattr(outputs, "PART_PAGE", outputs.PART_PAGE.limit(2))
     batch_id, ids = await ended_batch(store, 5, 3)
     pages = [page async for page in part_pages(store, batch_id, "output")]
     assert [len(page) for page in pages] == [2, 2, 1]
@@ -113,7 +114,7 @@ async def test_a_part_is_read_page_by_page_and_holds_its_own_jobs(
     errors = [row async for page in part_pages(store, batch_id, "error") for row in page]
     assert [row.job_id for row in errors] == ids[5:]
     assert {row.job_id: row.error for row in errors} == {
-        row.job_id: row.error async for row in store.batches.outputs(batch_id) if row.job_id in ids[5:]
+        row.job_id: row.error async for row in store.outputs.of_batch(batch_id) if row.job_id in ids[5:]
     }
 
 
@@ -121,10 +122,10 @@ async def test_a_part_is_read_page_by_page_and_holds_its_own_jobs(
 async def test_forgetting_a_part_takes_its_prompts_and_answers_and_nothing_else(
     store: Store, monkeypatch: pytest.MonkeyPatch, part: str, kept: slice
 ) -> None:
-    monkeypatch.setattr(files, "PART_IDS", files.PART_IDS.limit(2))
+    monkeypatch.setattr(outputs, "PART_IDS", outputs.PART_IDS.limit(2))
     batch_id, ids = await ended_batch(store, 5, 3)
     before = await store.batches.view(batch_id)
-    await store.files.forget_part(batch_id, part)
+    await store.outputs.forget_part(batch_id, part)
     async with store._db.read() as connection:
         inputs = (await connection.execute(select(job_input.c.job_id).order_by(job_input.c.job_id))).scalars().all()
         told = select(result.c.job_id).where(result.c.body.is_not(None) | result.c.error.is_not(None))

@@ -7,7 +7,7 @@ from ledger_help import filled_batch, new_jobs, new_worker, open_batch, outputs_
 
 from understudy.models.errors import WrongUse
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store, StoreConflict, StoreError
 from understudy.producer.ledger import NoLedger, UnknownId, batch_named, shown_batch
@@ -42,7 +42,7 @@ async def test_jobs_take_the_deadline_of_their_batch(store: Store) -> None:
     (job,) = await new_jobs(store, 1, expires_at=0.0)
     await store.intake.add_jobs(batch_id, [job])
     view = await store.jobs.view(job.id)
-    assert view is not None and view["expires_at"] == 123.0
+    assert view is not None and view.expires_at == 123.0
 
 
 async def test_the_identity_of_a_batch_is_unique(store: Store) -> None:
@@ -91,7 +91,7 @@ async def test_an_open_batch_is_not_deleted_but_an_ended_one_is_with_its_results
     with pytest.raises(StoreConflict, match="cancel it before"):
         await store.retention.discard_batch(batch_id)
     await run_all(store, await new_worker(store), ids)
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     await store.retention.discard_batch(batch_id)
     assert await outputs_of(store, batch_id) == []
     assert await store.jobs.attempts(batch_id=batch_id) == []
@@ -113,7 +113,7 @@ async def test_pruning_deletes_what_ended_before_a_time_and_nothing_else(store: 
     alone, waiting = await singles(store, 2)
     worker = await new_worker(store)
     await run_all(store, worker, [*old_ids, alone])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     going, going_ids = await open_batch(store, 2)
     await run_all(store, worker, going_ids[:1])
 

@@ -6,10 +6,10 @@ import pytest
 from ledger_help import CHAIN, new_jobs, new_worker, open_batch, put_back, run_all, singles
 
 from understudy.models.ids import id_at, new_id
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.store import Store
-from understudy.models.store.intake import NamedRequest, OtherRequest
-from understudy.models.store.jobs.of_tenant import JobFilter
+from understudy.models.store.work.intake import NamedRequest, OtherRequest
+from understudy.models.store.work.jobs import JobFilter
 
 ALL = JobFilter()
 DAY_S = 86_400.0
@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 
 async def ids_of(store: Store, wanted: JobFilter = ALL, tenant: str = "default", after: str = "") -> list[str]:
     rows = await store.jobs.page(tenant, wanted, limit=100, after=after, ascending=True)
-    return [row["id"] for row in rows]
+    return [row.id for row in rows]
 
 
 async def test_a_named_request_makes_its_jobs_once(store: Store) -> None:
@@ -49,8 +49,8 @@ async def test_a_name_belongs_to_one_request_of_one_tenant(store: Store) -> None
 async def test_a_time_to_live_begins_when_the_ledger_accepts(store: Store) -> None:
     job = NewJob(new_id("job"), "{}", CHAIN, "x", expires_in_s=60.0)
     await store.intake.accept_jobs("default", [job])
-    view = await store.jobs.seen("default", job.id)
-    assert view is not None and view["expires_at"] - view["created_at"] == pytest.approx(60, abs=1e-3)
+    view = await store.jobs.view(job.id)
+    assert view is not None and view.expires_at - view.created_at == pytest.approx(60, abs=1e-3)
 
 
 async def test_lists_keep_to_tenant_batch_state_provider_and_time(store: Store) -> None:
@@ -78,8 +78,8 @@ async def test_lists_keep_to_tenant_batch_state_provider_and_time(store: Store) 
 
 async def test_another_tenants_job_is_not_seen(store: Store) -> None:
     (theirs,) = await singles(store, 1, tenant="theirs")
-    assert await store.jobs.seen("default", theirs) is None
-    assert await store.jobs.seen("theirs", theirs) is not None
+    assert await store.jobs.view(theirs, "default") is None
+    assert await store.jobs.view(theirs, "theirs") is not None
 
 
 def test_an_id_of_a_time_divides_the_ids_made_before_from_those_made_later() -> None:

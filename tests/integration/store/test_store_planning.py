@@ -7,12 +7,14 @@ from ledger_help import CHAIN, filled_batch, new_jobs, new_worker, open_batch, p
 from sqlalchemy import update
 
 from understudy.models.ids import new_id
-from understudy.models.records import SINGLE, Lane, NewBatch, OpenLane, Waiting
+from understudy.models.jobs.submission import SINGLE, NewBatch
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.models.store import Store, ledger, planning
-from understudy.models.store.batches import views
+from understudy.models.store import Store, ledger
 from understudy.models.store.sql import batch
+from understudy.models.store.work import batches, planning
+from understudy.models.store.work.planning import Lane, OpenLane
 from understudy.models.tenants import TenantLimits
 
 OTHER = Chain(steps=(Step(provider="lead", model="small", params={"max_tokens": 5}),))
@@ -28,8 +30,8 @@ async def test_only_lanes_whose_rows_may_start_are_seen(store: Store) -> None:
     cancelled, _ = await open_batch(store, 1)
     await filled_batch(store, 1)
     await singles(store, 1, priority=Priority.NORMAL, tenant="acme")
-    await store.batches.pause(held, "wait")
-    await store.batches.cancel(cancelled)
+    await store.lifecycle.pause(held, "wait")
+    await store.lifecycle.cancel(cancelled)
 
     assert set(await store.planning.lanes()) == {lane_of(going), Lane(SINGLE, "acme", CHAIN.id, Priority.NORMAL)}
 
@@ -55,7 +57,7 @@ async def test_plans_know_many_chains_without_what_callers_wrote_into_their_step
     monkeypatch.setattr(planning, "READ_AT_ONCE", 3)
     chains = [written(number, size) for number, size in enumerate([10] * 8 + [2 * planning.SMALL_CHAIN_BYTES])]
     for each in chains:
-        await store.intake.add_single(await new_jobs(store, 1, chain=each))
+        await store.intake.accept_jobs("default", await new_jobs(store, 1, chain=each))
     known = await store.planning.chains([*(each.id for each in chains), "chn_gone"])
     assert {each.patience_s for each in known.values()} == {float(number) for number in range(9)}
     assert [each.steps[0].params for each in known.values()] == [{"max_tokens": 5, "stream": True}] * 9
@@ -66,7 +68,7 @@ async def test_long_chains_are_kept_in_memory_up_to_a_bound(store: Store, monkey
     monkeypatch.setattr(ledger, "CHAIN_BYTES_KEPT", 10_000)
     chains = [written(number, size) for number, size in enumerate([3_000] * 9 + [20_000])]
     for each in chains:
-        await store.intake.add_single(await new_jobs(store, 1, chain=each))
+        await store.intake.accept_jobs("default", await new_jobs(store, 1, chain=each))
     for each in chains * 2:
         assert await store.get_chain(each.id) == each
         assert sum(len(kept.model_dump_json()) for kept in store._ledger._chains.values()) <= 10_000
@@ -87,12 +89,14 @@ async def test_the_lanes_between_many_jobs_are_all_found(store: Store) -> None:
     """Lanes that differ in only one column, whichever it is, with others' jobs in between."""
     expected: set[Lane] = set()
     for tenant, priority, chain in product(("a", "b"), Priority, (CHAIN, OTHER)):
-        await store.intake.add_single(await new_jobs(store, 3, tenant=tenant, priority=priority, chain=chain))
+        await store.intake.accept_jobs(
+            "default", await new_jobs(store, 3, tenant=tenant, priority=priority, chain=chain)
+        )
         expected.add(Lane(SINGLE, tenant, chain.id, priority))
     for number in range(3):
         batch_id, _ = await open_batch(store, 2)
         if number == 1:
-            await store.batches.pause(batch_id, "wait")
+            await store.lifecycle.pause(batch_id, "wait")
         else:
             expected.add(lane_of(batch_id))
     found = await store.planning.lanes()
@@ -126,7 +130,7 @@ async def test_ready_lanes_tell_how_many_are_due_and_what_share_they_have(store:
     batch_id, ids = await open_batch(store, 5, weight=3.0)
     _, idle_ids = await open_batch(store, 1)
     held, _ = await open_batch(store, 1)
-    await store.batches.pause(held, "wait")
+    await store.lifecycle.pause(held, "wait")
     await store.tenants.set_limits(TenantLimits("acme", weight=0.5), actor="test")
     await singles(store, 2, priority=Priority.NORMAL, tenant="acme")
     worker, now = await new_worker(store), await store.now()
@@ -148,9 +152,9 @@ async def test_what_batches_wait_for_is_seen_while_it_is_fresh(store: Store) -> 
     await store.planning.say_waiting({one: what, other: what})
     await store.planning.say_waiting({other: None})
     assert [await waiting_of(store, each) for each in (one, other)] == [what, None]
-    await store.batches.pause(one, "by hand")
+    await store.lifecycle.pause(one, "by hand")
     assert await waiting_of(store, one) is None
-    await store.batches.resume(one)
+    await store.lifecycle.resume(one)
     assert await waiting_of(store, one) == what
     async with store._db.write() as connection:
         await connection.execute(update(batch).values(waiting_at=batch.c.waiting_at - 11))
@@ -160,8 +164,8 @@ async def test_what_batches_wait_for_is_seen_while_it_is_fresh(store: Store) -> 
 async def test_a_batch_of_which_more_jobs_were_put_back_than_are_looked_at_says_why(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "WAITS_OF_BATCH", views.WAITS_OF_BATCH.limit(3))
-    monkeypatch.setattr(views, "WAITS_SAMPLE", 3)
+    monkeypatch.setattr(batches, "WAITS_OF_BATCH", batches.WAITS_OF_BATCH.limit(3))
+    monkeypatch.setattr(batches, "WAITS_SAMPLE", 3)
     batch_id, ids = await open_batch(store, 5)
     await store.canary.stop_watching([batch_id])
     worker, later = await new_worker(store), await store.now() + 100

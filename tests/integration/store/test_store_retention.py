@@ -3,12 +3,12 @@
 from ledger_help import new_jobs, new_worker, open_batch, run_all
 
 from understudy.models.ids import new_id
-from understudy.models.records import NewBatch
+from understudy.models.jobs.submission import NewBatch
 from understudy.models.state import Priority
 from understudy.models.store import Store
-from understudy.models.store.intake import NamedRequest
-from understudy.models.store.retention.expiry import Prunable
+from understudy.models.store.retention import Prunable
 from understudy.models.store.tallies import ACCEPTED_PERIOD_S
+from understudy.models.store.work.intake import NamedRequest
 
 LATER_S = 10.0
 
@@ -30,7 +30,7 @@ async def test_what_ended_goes_with_all_that_was_only_there_for_it(store: Store)
     worker = await new_worker(store)
     _, ids = await open_batch(store, 2)
     await run_all(store, worker, [ended, *ids])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     unread, read = new_id("file"), new_id("file")
     for each in (unread, read):
         await store.files.add(each, "default", "in.jsonl", 3, 1)

@@ -5,7 +5,7 @@ import asyncio
 from ledger_help import new_worker, open_batch
 
 from understudy.models.jobs.pause_reasons import RUN_STOPPED
-from understudy.models.records import BatchView
+from understudy.models.jobs.views import BatchView
 from understudy.models.state import BatchState
 from understudy.models.store import Store
 
@@ -21,7 +21,7 @@ async def starts(store: Store, ids: list[str]) -> bool:
     seen = bool(await store.planning.lanes())
     worker = await new_worker(store)
     started = await store.claims.start(worker, ids)
-    await store.claims.remove_worker(worker)
+    await store.workers.remove(worker)
     assert bool(started) is seen
     return seen
 
@@ -64,7 +64,7 @@ async def test_a_run_that_stops_stays_stopped_until_it_is_resumed(store: Store) 
     await store.runs.keep([batch_id], 60.0)
     await store.runs.stop([batch_id])
     assert not await starts(store, ids)
-    await store.batches.resume(batch_id)
+    await store.lifecycle.resume(batch_id)
     await store.runs.stop([batch_id])
     await store.runs.stop_all()
     assert await starts(store, ids), "who resumes it lets it go on without its run"
@@ -83,10 +83,10 @@ async def test_a_start_that_finds_the_data_folder_free_stops_all_runs_and_nothin
 
 async def test_what_ended_says_nothing_of_its_run(store: Store) -> None:
     batch_id, _ = await open_batch(store, 1, runs_until=0.0)
-    await store.batches.cancel(batch_id)
-    while await store.batches.cancel_slice():
+    await store.lifecycle.cancel(batch_id)
+    while await store.lifecycle.cancel_slice():
         continue
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     await store.runs.stop_all()
     view = await view_of(store, batch_id)
     assert (view.state, view.paused) == (BatchState.CANCELLED, None)

@@ -1,10 +1,22 @@
 """What people read about batches, jobs and provider calls."""
 
-from ledger_help import CHAIN, call, failed, new_worker, open_batch, outputs_of, put_back, run_all, singles, succeeded
+from ledger_help import (
+    CHAIN,
+    call,
+    failed,
+    new_worker,
+    open_batch,
+    outputs_of,
+    put_back,
+    request_of,
+    run_all,
+    singles,
+    succeeded,
+)
 
 from understudy.models.failure import FailureClass
+from understudy.models.jobs.execution import ResultRecord
 from understudy.models.objects.job import job_object
-from understudy.models.records import ResultRecord
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store
 
@@ -52,13 +64,13 @@ async def test_a_batch_that_was_paused_and_cancelled_is_paused_no_more(store: St
     batch_id, ids = await open_batch(store, 2)
     worker = await new_worker(store)
     (running,) = await store.claims.start(worker, ids[:1])
-    await store.batches.pause(batch_id, "look")
-    assert await store.batches.cancel(batch_id)
+    await store.lifecycle.pause(batch_id, "look")
+    assert await store.lifecycle.cancel(batch_id)
     view = await store.batches.view(batch_id)
     assert view is not None and (view.state, view.paused) == (BatchState.CANCELLING, None)
-    await store.batches.cancel_slice()
+    await store.lifecycle.cancel_slice()
     await store.claims.settle(worker, [succeeded(running)])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     view = await store.batches.view(batch_id)
     assert view is not None and (view.state, view.paused) == (BatchState.CANCELLED, None)
 
@@ -67,9 +79,9 @@ async def test_a_batch_whose_last_call_ended_while_it_was_paused_is_completed_an
     batch_id, ids = await open_batch(store, 1)
     worker = await new_worker(store)
     (running,) = await store.claims.start(worker, ids)
-    await store.batches.pause(batch_id, "look")
+    await store.lifecycle.pause(batch_id, "look")
     await store.claims.settle(worker, [succeeded(running)])
-    await store.batches.close_finished()
+    await store.lifecycle.close_finished()
     view = await store.batches.view(batch_id)
     assert view is not None and (view.state, view.paused) == (BatchState.COMPLETED, None)
 
@@ -106,12 +118,14 @@ async def test_cancelled_and_expired_jobs_are_in_the_output_without_a_result(sto
 
 async def test_a_job_is_shown_with_its_result_and_attempts(store: Store) -> None:
     ids = await singles(store, 1)
-    assert (await store.jobs.view(ids[0]) or {})["result"] is None
+    view = await store.jobs.view(ids[0])
+    assert view is not None and (view.state, view.status_code, view.calls) == (JobState.QUEUED, None, [])
     await run_all(store, await new_worker(store), ids)
     view = await store.jobs.view(ids[0])
     assert view is not None
-    assert (view["state"], view["request"], view["result"]["status_code"]) == ("succeeded", '{"messages":[]}', 200)
-    assert [each["cost_usd"] for each in view["attempts"]] == [0.25]
+    assert (view.state, view.status_code, view.provider, view.attempts) == (JobState.SUCCEEDED, 200, "lead", 1)
+    assert (await request_of(store, ids[0]), await store.jobs.answer(ids[0])) == ('{"messages":[]}', '{"answer":"yes"}')
+    assert [each["cost_usd"] for each in view.calls or ()] == [0.25]
     assert await store.jobs.view("job_unknown") is None
 
 
@@ -146,12 +160,12 @@ async def test_jobs_without_an_answer_can_be_taken_up_again_and_say_how_they_fai
     shown.result = ResultRecord(503, '{"error":{},"extra_fields":{"failure":"quota"}}', failure=FailureClass.OVERLOADED)
     await store.claims.settle(worker, [failed(refused), shown, succeeded(fine)])
 
-    again = [each async for each in store.jobs.ended_badly(batch_id)]
+    again = [each async for each in store.reruns.ended_badly(batch_id)]
     assert [(each.job.id, each.job.line, each.job.body, each.job.chain, each.failure) for each in again] == [
         (ids[0], 1, '{"messages":[]}', CHAIN, FailureClass.BAD_REQUEST),
         (ids[1], 2, '{"messages":[]}', CHAIN, FailureClass.OVERLOADED),
     ]
-    assert [each.id async for each in store.jobs.unfinished(batch_id)] == [ids[3]]
+    assert [each.id async for each in store.reruns.unfinished(batch_id)] == [ids[3]]
 
 
 async def test_the_rate_is_that_of_the_time_since_the_first_call(store: Store) -> None:
@@ -179,6 +193,6 @@ async def test_unknown_costs_are_counted_next_to_the_sum(store: Store) -> None:
     assert view is not None and (view.cost_usd, view.known_cost_usd, view.unpriced_calls) == (0.25, 0.25, 2)
     assert [row.cost_usd for row in await outputs_of(store, batch_id)] == [0.0, None, None]
     assert [each["cost_usd"] for each in await store.jobs.attempts(batch_id=batch_id)] == [0.25, None, None]
-    job, seen = await store.jobs.view(ids[1]), await store.jobs.seen("default", ids[1])
-    assert job is not None and job["result"]["cost_usd"] is None and seen is not None
-    assert job_object(seen, CHAIN, "")["cost_usd"] is None
+    job = await store.jobs.view(ids[1])
+    assert job is not None and (job.cost_usd, job.spent_usd) == (None, None)
+    assert job_object(job, CHAIN, "")["cost_usd"] is None

@@ -75,9 +75,9 @@ async def test_a_wrong_key_gets_a_sentence_and_no_session(api: Served, store: St
 async def test_a_session_ends_with_its_key(api: Served, store: Store) -> None:
     key = await key_for(store, Scope.READ)
     async with signed_in(api, key) as http:
-        (record,) = await store.tenants.keys()
+        (record,) = await store.api_keys.listed()
         await key_for(store, Scope.READ)
-        await store.tenants.revoke_key(record.id, actor="test")
+        await store.api_keys.revoke(record.id, actor="test")
         assert (await http.get("/")).headers["location"] == "/sign-in"
 
 

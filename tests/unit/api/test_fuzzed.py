@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.schemas.json_schema import TooCostly, Uncheckable, fault_in, is_schema
 from understudy.producer.ingest.input_rows import Row, Shape
 from understudy.producer.ingest.intake import BadLine, JobReader

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.options import RouteOptions
 from understudy.producer.ingest import batch_lines
 from understudy.producer.ingest.batch_lines import MAX_ERRORS, BatchReader, LineSplitter

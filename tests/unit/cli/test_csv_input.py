@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from examples import examples
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewJob, OutputRow
+from understudy.models.jobs.submission import NewJob
+from understudy.models.jobs.views import OutputRow
 from understudy.models.state import JobState
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.input_rows import Shape, csv_form

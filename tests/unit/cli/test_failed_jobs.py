@@ -4,12 +4,14 @@ from typing import Any
 
 import orjson
 import pytest
+from job_view_help import job_view
 
 from understudy.models.failure import FailureClass
+from understudy.models.jobs.execution import AttemptRecord, StartedJob
+from understudy.models.jobs.views import JobView, OutputRow
 from understudy.models.jobs.wait_reasons import put_back_for
 from understudy.models.objects.attempt import attempt_summary
 from understudy.models.objects.job import error_of, extra_fields_of
-from understudy.models.records import AttemptRecord, OutputRow, StartedJob
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import JobState, Priority
 from understudy.producer.runs.output import csv_row, output_line
@@ -59,13 +61,8 @@ def written(progress: Progress, chain: Chain = TWO) -> OutputRow:
     )
 
 
-def seen_over_http(row: OutputRow) -> dict[str, Any]:
-    return {
-        "state": row.state,
-        "status_code": row.status_code,
-        "error_body": row.body,
-        "error": None if row.error is None else orjson.dumps(row.error).decode(),
-    }
+def seen_over_http(row: OutputRow) -> JobView:
+    return job_view(state=row.state, status_code=row.status_code, error_body=row.body, error=row.error)
 
 
 @pytest.mark.parametrize("body", FORMS)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import Priority
 from understudy.producer.ingest import input_rows

@@ -5,8 +5,8 @@ from typing import Any
 from understudy.models.config.settings import Settings
 from understudy.models.disabled import SetAside
 from understudy.models.failure import FailureClass, Scope
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.limits.state import AccountState, Cooldown, DayUse, LimitState, Schedule, end_of_day
-from understudy.models.records import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.producer.status.waiting import held_at

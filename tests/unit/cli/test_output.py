@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from understudy.models.records import OutputRow
+from understudy.models.jobs.views import OutputRow
 from understudy.models.state import JobState
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.runs.output import (

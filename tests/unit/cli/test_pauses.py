@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from understudy.models.jobs.pace import eta_s
-from understudy.models.records import BatchView
+from understudy.models.jobs.views import BatchView
 from understudy.models.state import BatchState, JobState, Priority
 from understudy.producer.status.waiting import first_paused
 

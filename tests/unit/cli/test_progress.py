@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from understudy.models.records import BatchView, DeploymentTally
+from understudy.models.jobs.views import BatchView, DeploymentTally
 from understudy.models.state import BatchState, JobState, Priority
 from understudy.producer.runs.retry_chain import summary
 from understudy.producer.status.progress import Display

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from understudy.models.jobs.views import BatchView, DeploymentTally
 from understudy.models.objects.batch import batch_object
-from understudy.models.records import BatchView, DeploymentTally
 from understudy.models.state import BatchState, JobState, Priority
 from understudy.producer.figures import spent, spent_briefly
 from understudy.producer.status import printing as show

@@ -7,7 +7,7 @@ import pytest
 from test_progress import Time, view
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import Waiting
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.producer.status import standstill

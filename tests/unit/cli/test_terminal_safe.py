@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from rich.table import Table
 
-from understudy.models.records import OutputRow
+from understudy.models.jobs.views import OutputRow
 from understudy.models.state import JobState
 from understudy.models.terminal_safe import inert, make_logs_inert
 from understudy.producer import terminal

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from job_view_help import job_view
 
-from understudy.models.jobs.wait_reasons import as_json, from_json, put_back_at, put_back_for
-from understudy.models.objects.job import waiting_of
+from understudy.models.jobs.wait_reasons import Waiting, as_json, from_json, put_back_at, put_back_for
 from understudy.models.objects.waiting import waiting_object
-from understudy.models.records import Waiting
+from understudy.models.state import JobState
 from understudy.producer.figures import clock_time
 from understudy.producer.status.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained
 
@@ -70,11 +70,11 @@ def test_the_sentence_names_the_account() -> None:
 
 def test_only_a_job_that_was_put_back_waits_for_something() -> None:
     waiting = put_back_at(COOLING, *PLACE)
-    row = {"state": "queued", "waiting": as_json(waiting), "not_before": NOW + 5}
-    assert waiting_of(row, NOW) == replace(waiting, until=NOW + 5)
-    assert waiting_of(row, NOW + 6) == waiting
-    assert waiting_of({**row, "waiting": None}, NOW) is None
-    assert waiting_of({**row, "state": "running"}, NOW) is None
+    job = job_view(put_back_for=waiting, not_before=NOW + 5, now=NOW)
+    assert job.waiting == replace(waiting, until=NOW + 5)
+    assert replace(job, now=NOW + 6).waiting == waiting
+    assert replace(job, put_back_for=None).waiting is None
+    assert replace(job, state=JobState.RUNNING).waiting is None
 
 
 def test_who_watches_is_told_once_and_again_when_it_lasts_longer_than_announced() -> None:

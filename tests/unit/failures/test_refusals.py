@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.models.store.database.postgres_refusals import why_refused
+from understudy.models.store.database.error_translation import why_refused
 
 TO = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
 

@@ -8,7 +8,8 @@ import pytest
 from understudy.models.config.settings import Settings
 from understudy.models.costs.forecast import KNOWN_CHAINS, MOST_CHAINS, REST, Forecast
 from understudy.models.costs.pricing import Pricing
-from understudy.models.records import DeploymentTally, Estimate, NewJob
+from understudy.models.jobs.submission import Estimate, NewJob
+from understudy.models.jobs.views import DeploymentTally
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
 from understudy.producer.figures import dollars, expected_cost

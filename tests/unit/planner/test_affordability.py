@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import Balance, BudgetKey, amount, of_batch, of_provider, of_tenant, reached
-from understudy.models.records import SINGLE, Head, Lane, Waiting
+from understudy.models.jobs.submission import SINGLE
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.planner.affordability import Affordability
 from understudy.worker.planner.plan import LaneHeads, StepOutlook, open_steps, plan
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.models.failure import FailureClass
-from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.limits.grants import Candidate, Deployment, Hold, Outlook
 from understudy.worker.planner.overtaking import overtaking
 from understudy.worker.planner.plan import LaneHeads, Plan, StepOutlook, open_steps, over_all_credentials, plan

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.planner.fair_share import FairShare
 from understudy.worker.planner.plan import UNLIMITED, LaneHeads, StepOutlook, plan
 

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.models.records import Head, Lane
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.limits.grants import Candidate, Deployment, Hold, Outlook
 from understudy.worker.planner.plan import (
     SPARE,

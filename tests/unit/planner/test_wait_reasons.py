@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from understudy.models.failure import FailureClass
-from understudy.models.records import Waiting
+from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.worker.limits.grants import Hold

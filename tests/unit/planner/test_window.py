@@ -2,8 +2,9 @@
 
 from collections import Counter
 
-from understudy.models.records import SINGLE, Lane, OpenLane
+from understudy.models.jobs.submission import SINGLE
 from understudy.models.state import Priority
+from understudy.models.store.work.planning import Lane, OpenLane
 from understudy.worker.planner.window import MOST_LANES, Window
 
 

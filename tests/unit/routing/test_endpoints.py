@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import NewJob
+from understudy.models.jobs.submission import NewJob
 from understudy.models.request.endpoints import model_family
 from understudy.models.request.tokens import estimate_embeddings_tokens
 from understudy.models.request.wire import MOST_INPUTS, RequestError, check_embeddings_body

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from understudy.models.config.settings import Settings
-from understudy.models.records import Estimate
+from understudy.models.jobs.submission import Estimate
 from understudy.producer.ingest.input_rows import Row, Shape
 from understudy.producer.ingest.intake import JobReader
 from understudy.producer.runs.preflight import Preflight

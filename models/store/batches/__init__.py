@@ -1,1 +1,0 @@
-"""Batches: shown, paused, ended; and the chains of their jobs."""

@@ -1,1 +1,0 @@
-"""Single jobs: looked up, listed, cancelled, run again."""

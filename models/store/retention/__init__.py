@@ -1,1 +1,0 @@
-"""Statements that delete: files, prompts, answers and old rows."""

@@ -1,1 +1,0 @@
-"""Keys, limits and usage of tenants."""

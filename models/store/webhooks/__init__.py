@@ -1,1 +1,0 @@
-"""Statements about webhooks: the outbox, deliveries and endpoints."""

@@ -1,0 +1,1 @@
+"""Jobs, batches and runs: accepted, planned, claimed, ended, shown and run again."""
