@@ -6,7 +6,8 @@ loop around Redis would then never end; cancelled again, it does.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 ASK_AGAIN_S = 0.2
@@ -19,6 +20,16 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
         for task in waiting:
             task.cancel()
         _, waiting = await asyncio.wait(waiting, timeout=ASK_AGAIN_S)
+
+
+@asynccontextmanager
+async def running(*works: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run these in tasks of this name while the block runs."""
+    tasks = [asyncio.create_task(work, name=name) for work in works]
+    try:
+        yield
+    finally:
+        await end(tasks)
 
 
 def is_being_ended() -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from understudy.models.cancellation import running
 from understudy.models.store import Store, StoreError
 
 READ_EVERY_S = 5.0
@@ -19,12 +20,8 @@ async def ledger_clock(store: Store) -> AsyncIterator["LedgerClock"]:
     """A clock synchronized with the ledger's while the block runs. Raises StoreError."""
     clock = LedgerClock(store.now)
     await clock.read()
-    reading = asyncio.create_task(_keep_reading(clock), name="ledger clock")
-    try:
+    async with running(_keep_reading(clock), name="ledger clock"):
         yield clock
-    finally:
-        reading.cancel()
-        await asyncio.wait([reading])
 
 
 async def _keep_reading(clock: "LedgerClock") -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from understudy.models.jobs.execution import AttemptRecord
-from understudy.models.objects.shapes import described
+from understudy.models.objects.shapes import Page, described
 
 
 @described
@@ -44,12 +44,8 @@ class AttemptObject(TypedDict):
 
 
 @described
-class AttemptList(TypedDict):
-    object: Literal["list"]
+class AttemptList(Page):
     data: list[AttemptObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class AttemptSummary(TypedDict):

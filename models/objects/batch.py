@@ -9,7 +9,7 @@ from understudy.models.jobs.pace import eta_s
 from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.jobs.views import BatchView, DeploymentTally
 from understudy.models.jobs.wait_reasons import OPERATOR, OWNER, WHO_CAN_HELP, Helper, Waiting
-from understudy.models.objects.shapes import described
+from understudy.models.objects.shapes import Page, described
 from understudy.models.objects.waiting import WaitingObject, waiting_object
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState, PriorityWord
 
@@ -183,12 +183,8 @@ class BatchObject(BatchTimes):
 
 
 @described
-class BatchList(TypedDict):
-    object: Literal["list"]
+class BatchList(Page):
     data: list[BatchObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 def batch_object(view: BatchView, waiting: Waiting | None, reserved_usd: float | None = None) -> BatchObject:

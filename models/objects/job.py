@@ -10,7 +10,7 @@ from understudy.models.jobs.errors import error_object
 from understudy.models.jobs.views import JobView
 from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.objects.attempt import AttemptObject
-from understudy.models.objects.shapes import ErrorObject, described
+from understudy.models.objects.shapes import ErrorObject, Page, described
 from understudy.models.objects.waiting import WaitingObject, waiting_object
 from understudy.models.routing.chain import Chain
 from understudy.models.state import JobState, Priority, PriorityWord
@@ -86,12 +86,8 @@ class JobObject(TypedDict):
 
 
 @described
-class JobList(TypedDict):
-    object: Literal["list"]
+class JobList(Page):
     data: list[JobObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 def state_of(view: JobView) -> StateWord:

@@ -1,7 +1,7 @@
 """Parts that several shapes share."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -20,8 +20,19 @@ class ErrorObject(TypedDict):
     code: str | None
 
 
+@described
+class Page(TypedDict):
+    """A page of a list, without its `data`."""
+
+    object: Literal["list"]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    """Whether another page follows; its `after` is the `last_id` of this one."""
+
+
 def page_of(data: Sequence[Any], *, has_more: bool) -> dict[str, Any]:
-    """A page of a list; `has_more`: whether another page follows."""
+    """A `Page` with its data."""
     return {
         "object": "list",
         "data": data,

@@ -15,9 +15,12 @@ from starlette.routing import compile_path
 
 from understudy.models.errors import DEFECT, NO_HEADERS, UnderstudyError
 from understudy.models.request.wire import ErrorBody, ErrorDetail
-from understudy.producer.api.security_headers import DATA
+from understudy.producer.api.middleware import DATA
 
 JSON = "application/json"
+TEXT = {"schema": {"type": "string"}}
+"""For `responses`: content that is not JSON."""
+
 MOST_PATH_CHARS = 200
 
 
@@ -40,13 +43,16 @@ class ApiError(UnderstudyError):
         self.headers = headers
 
 
+def json_response(document: object, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    return Response(orjson.dumps(document), status, headers, media_type=JSON)
+
+
 def error_response(error: UnderstudyError) -> Response:
     detail = ErrorDetail(message=str(error), type=error.type, param=error.param, code=error.code)
-    content = orjson.dumps(ErrorBody(error=detail).model_dump())
-    return Response(content, error.status, error.headers, media_type=JSON)
+    return json_response(ErrorBody(error=detail).model_dump(), error.status, error.headers)
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def rejections(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For `responses`: the error statuses of a route, all with the same body. A body that can be too large can also be
     too slow (408)."""
     slow = (408,) if 413 in statuses else ()

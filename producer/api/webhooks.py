@@ -2,12 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from understudy.models.objects.shapes import page_of
+from understudy.models.objects.shapes import Page, page_of
 from understudy.models.objects.webhook import (
     BatchEvent,
     DeliveryObject,
@@ -22,13 +21,13 @@ from understudy.models.webhooks import EVENTS, PATTERNS, SECRET_READ, callback_o
 from understudy.producer.api.access.auth import Administrator, Caller
 from understudy.producer.api.bodies import checked, documented, read_json
 from understudy.producer.api.context import Api, Context
-from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.api.errors import ApiError, json_response, rejections
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
 MAX_BODY_BYTES = 64 * 1024
 MOST_ENDPOINTS = 100
-REFUSALS = refusals(400, 401, 403, 503)
+REJECTIONS = rejections(400, 401, 403, 503)
 ID = r"^[A-Za-z0-9_-]{1,100}$"
 
 EndpointId = Annotated[str, Path(pattern=ID, description="Id of an endpoint.")]
@@ -70,12 +69,8 @@ class Secret(BaseModel):
     secret: str
 
 
-class DeliveryList(TypedDict):
-    object: Literal["list"]
+class DeliveryList(Page):
     data: list[DeliveryObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 events = APIRouter()
@@ -96,7 +91,7 @@ async def batch_event(event: BatchEvent) -> None:
     "/endpoints",
     status_code=201,
     response_model=EndpointWithSecret,
-    responses={**REFUSALS, **refusals(413, 415)},
+    responses={**REJECTIONS, **rejections(413, 415)},
     openapi_extra=documented(EndpointRequest),
     summary="Create a webhook endpoint; its secret is shown only once",
 )
@@ -111,88 +106,94 @@ async def create_endpoint(request: Request, api: Api, caller: Administrator) -> 
     made, secret = await api.store.webhooks.add_endpoint(
         caller.tenant, asked.url, asked.events, asked.match, actor=caller.actor
     )
-    return _secret({**endpoint_object(made), "secret": secret}, 201)
+    return json_response({**endpoint_object(made), "secret": secret}, 201)
 
 
 @router.get(
-    "/endpoints", response_model=EndpointList, responses=REFUSALS, summary="List your endpoints, without their secrets"
+    "/endpoints",
+    response_model=EndpointList,
+    responses=REJECTIONS,
+    summary="List your endpoints, without their secrets",
 )
 async def list_endpoints(api: Api, caller: Administrator) -> Response:
     rows = await api.store.webhooks.endpoints(caller.tenant)
-    return _json({"object": "list", "data": [endpoint_object(row) for row in rows]})
+    return json_response({"object": "list", "data": [endpoint_object(row) for row in rows]})
 
 
 @router.get(
     "/endpoints/{endpoint_id}",
     response_model=EndpointObject,
-    responses={**REFUSALS, **refusals(404)},
+    responses={**REJECTIONS, **rejections(404)},
     summary="Retrieve an endpoint",
 )
 async def get_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
-    return _json(endpoint_object(await _endpoint(api, caller, endpoint_id)))
+    return json_response(endpoint_object(await _endpoint(api, caller, endpoint_id)))
 
 
 @router.delete(
     "/endpoints/{endpoint_id}",
     response_model=Deleted,
-    responses={**REFUSALS, **refusals(404)},
+    responses={**REJECTIONS, **rejections(404)},
     summary="Delete an endpoint and drop its pending deliveries",
 )
 async def delete_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     if not await api.store.webhooks.remove_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
         raise _no_endpoint()
-    return _json(Deleted(id=endpoint_id).model_dump())
+    return json_response(Deleted(id=endpoint_id).model_dump())
 
 
 @router.post(
     "/endpoints/{endpoint_id}/enable",
     response_model=EndpointObject,
-    responses={**REFUSALS, **refusals(404)},
+    responses={**REJECTIONS, **rejections(404)},
     summary="Enable a disabled endpoint",
 )
 async def enable_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     if not await api.store.webhooks.enable_endpoint(caller.tenant, endpoint_id, actor=caller.actor):
         raise _no_endpoint()
-    return _json(endpoint_object(await _endpoint(api, caller, endpoint_id)))
+    return json_response(endpoint_object(await _endpoint(api, caller, endpoint_id)))
 
 
 @router.post(
     "/endpoints/{endpoint_id}/rotate",
     response_model=EndpointWithSecret,
-    responses={**REFUSALS, **refusals(404)},
+    responses={**REJECTIONS, **rejections(404)},
     summary="Create a new secret, shown only once; for 24 hours, the old one signs as well",
 )
 async def rotate_endpoint(endpoint_id: EndpointId, api: Api, caller: Administrator) -> Response:
     row = await _endpoint(api, caller, endpoint_id)
     secret = await api.store.webhooks.rotate_secret(caller.tenant, endpoint_id, actor=caller.actor)
-    return _secret({**endpoint_object(row), "secret": secret})
+    return json_response({**endpoint_object(row), "secret": secret})
 
 
 @router.get(
-    "/secret", response_model=Secret, responses=REFUSALS, summary="The secret that signs webhooks to your callback URLs"
+    "/secret",
+    response_model=Secret,
+    responses=REJECTIONS,
+    summary="The secret that signs webhooks to your callback URLs",
 )
 async def get_secret(api: Api, caller: Administrator) -> Response:
     owner = callback_owner(caller.tenant)
     await api.store.audit.record_repeated(caller.actor, caller.tenant, SECRET_READ, owner)
     secrets = await api.store.webhooks.signing_secrets(owner)
-    return _secret({"object": "webhook_secret", "secret": secrets[0]})
+    return json_response({"object": "webhook_secret", "secret": secrets[0]})
 
 
 @router.post(
     "/secret/rotate",
     response_model=Secret,
-    responses=REFUSALS,
+    responses=REJECTIONS,
     summary="Create a new secret for your callback URLs; for 24 hours, the old one signs as well",
 )
 async def rotate_secret(api: Api, caller: Administrator) -> Response:
     secret = await api.store.webhooks.rotate_secret(caller.tenant, callback_owner(caller.tenant), actor=caller.actor)
-    return _secret({"object": "webhook_secret", "secret": secret})
+    return json_response({"object": "webhook_secret", "secret": secret})
 
 
 @router.get(
     "/deliveries",
     response_model=DeliveryList,
-    responses=REFUSALS,
+    responses=REJECTIONS,
     summary="List past and pending deliveries, newest first, with every attempt",
 )
 async def list_deliveries(
@@ -210,13 +211,13 @@ async def list_deliveries(
         caller.tenant, endpoint_id=endpoint_id, state=state, object_id=object_id, limit=limit + 1, after=after
     )
     data = [delivery_object(row) for row in rows[:limit]]
-    return _json(page_of(data, has_more=len(rows) > limit))
+    return json_response(page_of(data, has_more=len(rows) > limit))
 
 
 @router.post(
     "/deliveries/{delivery_id}/replay",
     response_model=DeliveryObject,
-    responses={**REFUSALS, **refusals(404, 409)},
+    responses={**REJECTIONS, **rejections(404, 409)},
     summary="Send a delivery now, or again, with the same webhook-id",
 )
 async def replay_delivery(delivery_id: DeliveryId, api: Api, caller: Administrator) -> Response:
@@ -226,7 +227,7 @@ async def replay_delivery(delivery_id: DeliveryId, api: Api, caller: Administrat
         raise ApiError(404, "there is no such delivery", param="delivery_id", code="not_found")
     if not replayed:
         raise ApiError(409, "its endpoint is disabled or removed; enable the endpoint first", code="endpoint_disabled")
-    return _json(delivery_object(row))
+    return json_response(delivery_object(row))
 
 
 def check_endpoint(api: Context, url: str, events: list[str]) -> None:
@@ -249,11 +250,3 @@ async def _endpoint(api: Context, caller: Caller, endpoint_id: str) -> dict[str,
 
 def _no_endpoint() -> ApiError:
     return ApiError(404, "there is no such endpoint", param="endpoint_id", code="not_found")
-
-
-def _json(document: object) -> Response:
-    return Response(orjson.dumps(document), media_type=JSON)
-
-
-def _secret(document: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status, {"Cache-Control": "no-store"}, media_type=JSON)

@@ -17,7 +17,7 @@ from understudy.models.routing.options import NO_OVERRIDES, RouteOptions
 from understudy.producer.ingest.input_rows import Shape
 
 if TYPE_CHECKING:
-    from understudy.producer.client.reading import Routing
+    from understudy.producer.client.submission import Routing
 
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL, CSV or TSV file; - for standard input.")]
 DryRun = Annotated[

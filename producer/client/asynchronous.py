@@ -23,13 +23,20 @@ from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.acting import python_program
 from understudy.producer.client.connection import Connection
-from understudy.producer.client.errors import NotPossible, UnknownId, WaitTimeout
-from understudy.producer.client.filling import fill
-from understudy.producer.client.reading import Request, Requests, Routing, route_of
+from understudy.producer.client.errors import NotPossible, WaitTimeout
 from understudy.producer.client.results import Batch, Job, Page, Result
-from understudy.producer.client.submitting import accept, accept_one, asked_for
+from understudy.producer.client.submission import (
+    Request,
+    Requests,
+    Routing,
+    accept,
+    accept_one,
+    asked_for,
+    fill,
+    route_of,
+)
 from understudy.producer.ingest.input_rows import Shape
-from understudy.producer.ledger import cancel_batch
+from understudy.producer.ledger import UnknownId, cancel_batch
 from understudy.producer.runs.other_chain import job_again
 from understudy.producer.runs.output import row_of_job
 from understudy.producer.runs.reruns import Retry, retry, take_another_chain

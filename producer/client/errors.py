@@ -19,33 +19,10 @@ Using a client that is not open, or a `Client` in a coroutine, is a programming 
 
 from typing import TYPE_CHECKING
 
-from understudy.models.config.errors import SettingsError
 from understudy.models.errors import UnderstudyError, WrongUse
-from understudy.models.request.wire import RequestError
-from understudy.models.schemas.process import NoJudge
-from understudy.models.store import StoreError, StoreOutage
-from understudy.producer.ingest.decoding import InputError
-from understudy.producer.ledger import NoLedger, UnknownId
-from understudy.producer.runs.reruns import RetryUnderWay
 
 if TYPE_CHECKING:
     from understudy.producer.client.results import Result
-
-__all__ = [
-    "InputError",
-    "NoAnswer",
-    "NoJudge",
-    "NoLedger",
-    "NotPossible",
-    "RequestError",
-    "RetryUnderWay",
-    "SettingsError",
-    "StoreError",
-    "StoreOutage",
-    "UnderstudyError",
-    "UnknownId",
-    "WaitTimeout",
-]
 
 
 class WaitTimeout(UnderstudyError, TimeoutError):

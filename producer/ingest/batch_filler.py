@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
+from understudy.models.cancellation import running
 from understudy.models.config.settings import Settings
 from understudy.models.errors import OutOfReach
 from understudy.models.jobs.submission import NewJob
@@ -214,12 +215,9 @@ async def filling(
         for filler in fillers:
             filler.wake()
 
-    tasks = [asyncio.create_task(filler.run(), name="filling") for filler in fillers]
     try:
-        yield wake
+        async with running(*(filler.run() for filler in fillers), name="filling"):
+            yield wake
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for filler in fillers:
             await filler.release()

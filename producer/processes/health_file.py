@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from understudy.models.cancellation import running
+
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
@@ -28,12 +30,10 @@ async def reporting(file: Path | None, trouble: Callable[[], str | None] = lambd
     if file is None:
         yield
         return
-    task = asyncio.create_task(_report(file, trouble), name="health")
     try:
-        yield
+        async with running(_report(file, trouble), name="health"):
+            yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
         with suppress(OSError):
             file.unlink()
 

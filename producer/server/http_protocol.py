@@ -18,7 +18,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from understudy.producer.server.connection_limit import HELD_BYTES, ConnectionLimit
-from understudy.producer.server.http_refusals import (
+from understudy.producer.server.http_rejections import (
     HEAD_BYTES,
     HEAD_S,
     HEADERS,
@@ -28,7 +28,7 @@ from understudy.producer.server.http_refusals import (
     TOO_LONG,
     TOO_MANY,
     TOO_SLOW,
-    Refusal,
+    Rejection,
     answer,
     no_room,
 )
@@ -62,7 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False  # from the end of the head to the end of the message
         self._body_came = self._ended = False  # in the piece being parsed
         self._beside_body = 0  # bytes of trailers or chunk framing since the last byte of a body
-        self._why: Refusal = NO_HTTP
+        self._why: Rejection = NO_HTTP
         self._deaf, self._thrown_away = False, 0  # input is discarded
         self._last_words: bytes | None = None  # sent when the earlier requests have been answered
         self._running: RequestResponseCycle | None = None
@@ -101,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade:
                 self._stay_with_http()
             except httptools.HttpParserError:
-                self._refuse(self._why)
+                self._reject(self._why)
             else:
                 self._count(len(piece), was_in_body)
 
@@ -184,13 +184,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reserve(0)
             self._beside_body = 0 if self._body_came or not was_in_body else self._beside_body + size
             if self._beside_body > HEAD_BYTES:
-                self._refuse(TOO_LONG)
+                self._reject(TOO_LONG)
             return
         self._reserve(0 if self._ended else self._head + size)
         if self._head >= HEAD_BYTES:
-            self._refuse(TOO_LONG)
+            self._reject(TOO_LONG)
         elif self._crowd.held_bytes > HELD_BYTES:
-            self._refuse(TOO_MANY)
+            self._reject(TOO_MANY)
 
     def _reserve(self, size: int) -> None:
         self._crowd.held_bytes += size - self._head
@@ -207,7 +207,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if self._head:
-            self._refuse(TOO_SLOW)
+            self._reject(TOO_SLOW)
         else:
             self._deaf = True
             self._hang_up()
@@ -236,7 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._hang_up()
 
-    def _refuse(self, why: Refusal) -> None:
+    def _reject(self, why: Rejection) -> None:
         """Stop reading, answer earlier requests, send the error and close."""
         self._deaf = True
         self._reserve(0)

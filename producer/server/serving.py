@@ -9,8 +9,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.errors import WrongUse
 from understudy.models.store import Store
 from understudy.producer.api.app import create_app, open_context
-from understudy.producer.api.defects import LoggedFailures
-from understudy.producer.api.monitoring.access_log import LoggedRequests
+from understudy.producer.api.middleware import LoggedFailures, LoggedRequests
 from understudy.producer.server.connection_limit import ConnectionLimit, connections_allowed
 from understudy.producer.server.http_protocol import bounded
 

@@ -14,8 +14,8 @@ from understudy.models.api_keys import Scope, parts_of
 from understudy.models.config.settings import ApiSettings
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.models.this_machine import is_loopback
+from understudy.producer.api.access.keyring import UNKNOWN
 from understudy.producer.api.access.locality import why_not_local
-from understudy.producer.api.access.refused_keys import UNKNOWN
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError
 
@@ -112,17 +112,17 @@ def admitted(request: Request, caller: Caller, needed: Scope) -> Caller:
 async def holder(request: Request, api: Context, presented: HTTPAuthorizationCredentials | None) -> Caller:
     """The caller with the presented key, which is never echoed. Raises ApiError."""
     if presented is None:
-        raise _refused("an API key is required; send it as 'Authorization: Bearer us_…'")
+        raise _rejected("an API key is required; send it as 'Authorization: Bearer us_…'")
     record = await api.keyring.find(api.store, presented.credentials)
     address = request.client.host if request.client else "an unknown address"
     if record is None:
         claimed = parts_of(presented.credentials)
-        api.refused_keys.note(address, key_id=claimed[0] if claimed else UNKNOWN)
-        raise _refused("unknown API key; check that it was copied completely")
+        api.rejected_keys.note(address, key_id=claimed[0] if claimed else UNKNOWN)
+        raise _rejected("unknown API key; check that it was copied completely")
     state = record.state(api.clock())
     if state != "active":
-        api.refused_keys.note(address, record.tenant, record.id)
-        raise _refused(f"API key {record.id} is {state}; ask for a new one")
+        api.rejected_keys.note(address, record.tenant, record.id)
+        raise _rejected(f"API key {record.id} is {state}; ask for a new one")
     return Caller(record.tenant, record.allows(), record.id)
 
 
@@ -148,5 +148,5 @@ def _let_in(request: Request, caller: Caller) -> None:
     raise ApiError(429, message, code="too_many_requests_under_way", headers={"Retry-After": str(CROWDED_RETRY_S)})
 
 
-def _refused(why: str) -> ApiError:
+def _rejected(why: str) -> ApiError:
     return ApiError(401, why, code="invalid_api_key", headers=BEARER)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
+from understudy.models.config.settings import Settings
 from understudy.models.this_machine import is_loopback
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -72,3 +73,11 @@ def _from_a_page(request: Request) -> str | None:
     if any(origin != own for origin in origins) or any(site not in OWN_PAGES for site in sites):
         return "this request was made by a web page of another origin"
     return None
+
+
+def root_of(request: Request, settings: Settings) -> str:
+    """The part of links before the path: as configured, or from the request."""
+    if settings.api.public_url is not None:
+        return settings.api.public_url
+    host = host_of(request)
+    return "" if host is None else f"{request.scope['scheme']}://{host}"  # a relative link is correct, too

@@ -1,8 +1,6 @@
 """Resuming and retrying batches over HTTP."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
@@ -12,12 +10,11 @@ from understudy.models.objects.batch import BatchObject
 from understudy.models.routing.options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store.database.disk_space import ROW_BYTES
-from understudy.producer.api.access.admission import admit, give_back
+from understudy.producer.api.access.admission import Taken, admitted
 from understudy.producer.api.access.auth import Caller, Submitter
-from understudy.producer.api.access.quotas import admit_bytes
 from understudy.producer.api.batches.routes import has_ended, own_batch, shown_batch
 from understudy.producer.api.context import Api, Context
-from understudy.producer.api.errors import ApiError, refusals
+from understudy.producer.api.errors import ApiError, rejections
 from understudy.producer.runs.reruns import Retry, take_another_chain
 from understudy.producer.runs.reruns import retry as rerun
 from understudy.producer.runs.retry_chain import ENDED_BADLY
@@ -32,7 +29,7 @@ LEFT_OUT: Final = "Understudy-Left-Out"
     "/{batch_id}/resume",
     summary="Resume a paused batch",
     response_model=BatchObject,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=rejections(400, 401, 403, 404, 503),
 )
 async def resume(
     api: Api,
@@ -52,7 +49,7 @@ async def resume(
     view = await own_batch(api, caller, batch_id)
     if (model or chain) and view.state in OPEN_BATCH_STATES:
         route = RouteOptions(model=model, chain=chain)
-        async with _admitted(api, caller, _most(view)) as taken:
+        async with _room(api, caller, _most(view)) as taken:
             _, again = await take_another_chain(api.store, api.settings, batch_id, route)
             taken.jobs = again.jobs
     total_usd = await api.store.budgets.grant_batch(batch_id, budget_usd)
@@ -67,7 +64,7 @@ async def resume(
     "/{batch_id}/retry",
     summary="Rerun the lines without an answer",
     response_model=BatchObject,
-    responses=refusals(400, 401, 403, 404, 409, 429, 503),
+    responses=rejections(400, 401, 403, 404, 409, 429, 503),
 )
 async def retry(
     api: Api,
@@ -89,7 +86,7 @@ async def retry(
     """
     view = await own_batch(api, caller, batch_id)
     route = RouteOptions(model=model, chain=chain)
-    async with _admitted(api, caller, _most(view, answered=bool(answered_by))) as taken:
+    async with _room(api, caller, _most(view, answered=bool(answered_by))) as taken:
         again, made = await rerun(
             api.store, api.settings, batch_id, route, everything=everything, answered_by=answered_by or ()
         )
@@ -102,24 +99,9 @@ async def retry(
     return shown
 
 
-@dataclass(slots=True)
-class _Taken:
-    jobs: int = 0
-
-
-@asynccontextmanager
-async def _admitted(api: Context, caller: Caller, most: int) -> AsyncIterator[_Taken]:
-    """Admit up to `most` jobs; the unused part is released at the end. Raises ApiError, RequestError."""
-    if most:
-        await admit(api, caller, jobs=most)
-    taken = _Taken()
-    try:
-        if most:
-            await admit_bytes(api, caller, ROW_BYTES * most, batches=1)
-        yield taken
-    finally:
-        if most > taken.jobs:
-            give_back(api, caller, most - taken.jobs)
+def _room(api: Context, caller: Caller, most: int) -> AbstractAsyncContextManager[Taken]:
+    """For a batch of up to this many jobs; none of them need no room."""
+    return admitted(api, caller, most, ROW_BYTES * most, batches=1) if most else nullcontext(Taken())
 
 
 def _most(view: BatchView, *, answered: bool = False) -> int:

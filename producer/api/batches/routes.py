@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Final
 
-import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from understudy.models.ids import new_id
@@ -18,13 +17,12 @@ from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.models.store.files import FileRecord
 from understudy.models.store.paging import Span, spans
 from understudy.models.store.work.intake import NamedRequest
-from understudy.producer.api.access.admission import admit, give_back
+from understudy.producer.api.access.admission import admitted
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
-from understudy.producer.api.access.quotas import admit_bytes
 from understudy.producer.api.batches.requests import BatchRequest, canonical, parse_request
 from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.context import Api, Context
-from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.api.errors import TEXT, ApiError, json_response, rejections
 from understudy.producer.api.files.spooled_answers import Delivery, streamed
 from understudy.producer.runs.output import rendered_line
 from understudy.producer.status.documents import batch_documents
@@ -48,7 +46,7 @@ After = Annotated[str, Query(max_length=200, pattern=ID_CHARS, description="The 
     summary="Create a batch",
     openapi_extra=documented(BatchRequest),
     response_model=BatchObject,
-    responses=refusals(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    responses=rejections(400, 401, 403, 404, 413, 415, 422, 429, 503),
 )
 async def create(
     request: Request,
@@ -73,15 +71,15 @@ async def create(
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
 
-@router.get("", summary="List batches", response_model=BatchList, responses=refusals(400, 401, 403, 503))
+@router.get("", summary="List batches", response_model=BatchList, responses=rejections(400, 401, 403, 503))
 async def listing(api: Api, caller: Reader, limit: Limit = 20, after: After = "") -> Response:
     views = await api.store.batches.page(caller.tenant, limit + 1, after)
     shown = views[:limit]
     data = await batch_documents(api.store, api.redis, shown)
-    return Response(orjson.dumps(page_of(data, has_more=len(views) > limit)), media_type=JSON)
+    return json_response(page_of(data, has_more=len(views) > limit))
 
 
-@router.get("/{batch_id}", summary="A batch", response_model=BatchObject, responses=refusals(400, 401, 403, 404, 503))
+@router.get("/{batch_id}", summary="A batch", response_model=BatchObject, responses=rejections(400, 401, 403, 404, 503))
 async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
     return await shown_batch(api, await own_batch(api, caller, batch_id))
 
@@ -90,7 +88,7 @@ async def retrieve(api: Api, caller: Reader, batch_id: str) -> Response:
     "/{batch_id}/cancel",
     summary="Cancel a batch",
     response_model=BatchObject,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=rejections(400, 401, 403, 404, 503),
 )
 async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Finished lines keep their results; calls in flight are aborted. Cancelling again has no effect."""
@@ -109,7 +107,7 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     "/{batch_id}/pause",
     summary="Pause a batch",
     response_model=BatchObject,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=rejections(400, 401, 403, 404, 503),
 )
 async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     """No further lines start; calls in flight continue."""
@@ -124,7 +122,7 @@ async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     "/{batch_id}/ack",
     summary="Acknowledge that you have received the results of a batch",
     response_model=BatchObject,
-    responses=refusals(400, 401, 403, 404, 409, 503),
+    responses=rejections(400, 401, 403, 404, 409, 503),
 )
 async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
     """With `store_content = "until_delivered"`, its prompts, answers and files are deleted an hour later."""
@@ -139,7 +137,7 @@ async def acknowledge(api: Api, caller: Submitter, batch_id: str) -> Response:
     "/{batch_id}/results",
     summary="The results so far",
     response_class=Response,
-    responses={200: {"content": {JSONL: {}}}, **refusals(400, 401, 403, 404, 429, 503)},
+    responses={200: {"content": {JSONL: TEXT}}, **rejections(400, 401, 403, 404, 429, 503)},
 )
 async def results(
     api: Api,
@@ -181,14 +179,10 @@ async def _accept(
     api: Context, caller: Caller, asked: BatchRequest, digest: str, named: NamedRequest | None, repeated: bool
 ) -> str:
     file = await _input(api, caller, asked.input_file_id)
-    batch_id, new, lines = None, await _new_batch(api, caller, asked, digest), file.lines
-    await admit(api, caller, jobs=lines)
-    try:
-        await admit_bytes(api, caller, (file.bytes or 0) + ROW_BYTES * lines, batches=1)
+    new, lines = await _new_batch(api, caller, asked, digest), file.lines
+    async with admitted(api, caller, lines, (file.bytes or 0) + ROW_BYTES * lines, batches=1) as taken:
         batch_id = await api.store.intake.accept_batch(new, named, repeated=repeated)
-    finally:
-        if batch_id != new.id:
-            give_back(api, caller, lines)
+        taken.jobs = lines if batch_id == new.id else 0
     api.fill_soon()
     return batch_id
 
@@ -244,4 +238,4 @@ def has_ended(view: BatchView, what: str) -> ApiError:
 
 async def shown_batch(api: Context, view: BatchView) -> Response:
     (document,) = await batch_documents(api.store, api.redis, [view])
-    return Response(orjson.dumps(document), media_type=JSON)
+    return json_response(document)

@@ -1,15 +1,18 @@
-"""Storage of uploaded files: the data folder, or a cloud object store.
+"""Storage of uploaded files: the data folder, or a cloud object store; and the removal of what was deleted or expired.
 
-A put is atomic: its bytes are visible completely or not at all.
+A put is atomic: its bytes are visible completely or not at all. Several API processes may remove files at once: steps
+are idempotent.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
@@ -18,6 +21,13 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 from understudy.models.config.private_files import FILE_MODE, make_private, make_private_within
 from understudy.models.config.settings import Settings, SettingsError
 from understudy.models.errors import OutOfReach, WrongUse
+from understudy.models.store import Store
+from understudy.models.store.files import FileRecord
+
+if TYPE_CHECKING:
+    from understudy.producer.api.context import Context
+
+log = logging.getLogger(__name__)
 
 FOLDER = "files"
 PART_BYTES = 5 * 1024 * 1024
@@ -27,6 +37,8 @@ RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 """After this, an unreachable object store is given up: the caller is asked to retry, and its memory is freed."""
 LOCAL = ("file:", "memory:")
 LEFTOVERS_KEPT_S = 86_400.0
+SWEPT_EVERY_S = 30.0
+UNUSED_EVERY_S = 600.0
 
 
 class TooLarge(WrongUse):
@@ -190,3 +202,43 @@ def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob("file_*#*"):
         if path.stat().st_mtime < before:
             path.unlink(missing_ok=True)
+
+
+async def sweep_files(api: "Context") -> None:
+    """Remove expired files after each deletion and periodically, until cancelled."""
+    loop, looked_at = asyncio.get_running_loop(), float("-inf")
+    while True:
+        try:
+            if loop.time() - looked_at >= UNUSED_EVERY_S:
+                await api.store.retention.end_unused_uploads(api.settings.api.unused_uploads_kept_s)
+                looked_at = loop.time()
+            await remove_expired(api.store, api.blobs)
+        except OutOfReach as error:
+            log.warning("deleted files could not be removed yet, will retry: %s", error)
+        except Exception as error:
+            # One file that cannot be removed must not stop the removal of others.
+            log.error("removing files failed: %s", type(error).__name__)
+        try:
+            await asyncio.wait_for(api.deleted_files.wait(), SWEPT_EVERY_S)
+        except TimeoutError:
+            continue
+        api.deleted_files.clear()
+
+
+async def remove_expired(store: Store, blobs: Blobs) -> int:
+    """Remove the content of all expired files. Returns their number. Raises StoreError, StorageDown."""
+    removed = 0
+    while files := await store.files.expired():
+        for each in files:
+            await _remove(store, blobs, each)
+        removed += len(files)
+    return removed
+
+
+async def _remove(store: Store, blobs: Blobs, file: FileRecord) -> None:
+    """Remove a file. Its row goes last, so that an interrupted removal is found again."""
+    if file.batch_id is None or file.part is None:
+        await blobs.delete(file.id)
+    else:
+        await store.outputs.forget_part(file.batch_id, file.part)
+    await store.files.drop(file.id)

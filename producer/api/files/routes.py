@@ -2,29 +2,30 @@
 
 from collections.abc import AsyncGenerator, Iterable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 from urllib.parse import quote
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from understudy.models.ids import new_id
+from understudy.models.objects.shapes import Page, page_of
 from understudy.models.request.wire import RequestError
 from understudy.models.store.files import FileRecord
 from understudy.models.store.paging import Span
+from understudy.producer.api.access.admission import admitted_bytes
 from understudy.producer.api.access.auth import Caller, Reader, Submitter
-from understudy.producer.api.access.quotas import admitted
 from understudy.producer.api.context import Api, Context
-from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.api.errors import ApiError, json_response, rejections
 from understudy.producer.api.files.spooled_answers import Delivery, streamed
 from understudy.producer.api.files.upload import KIND, LONGEST_S, SHORTEST_S, Upload
 from understudy.producer.runs.output import rendered_line, rendered_size
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-PURPOSES = ("batch", "batch_output")
+Purpose = Literal["batch", "batch_output"]
+PURPOSES = get_args(Purpose)
 LINES = "application/jsonl"
 LIST_LIMIT = 10_000
 NAME_LIMIT = 200
@@ -38,19 +39,13 @@ class FileObject(BaseModel):
     bytes: int
     created_at: int
     filename: str
-    purpose: Literal["batch", "batch_output"]
+    purpose: Purpose
     status: Literal["processed"] = "processed"
     expires_at: int | None
 
 
-class FileList(BaseModel):
-    """A page of files."""
-
-    object: Literal["list"] = "list"
+class FileList(Page):
     data: list[FileObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class FileDeleted(BaseModel):
@@ -84,7 +79,7 @@ UPLOAD_BODY = {
     "",
     summary="Upload the input of a batch",
     response_model=FileObject,
-    responses=refusals(400, 401, 403, 413, 415, 429, 503),
+    responses=rejections(400, 401, 403, 413, 415, 429, 503),
     openapi_extra=UPLOAD_BODY,
 )
 async def upload(request: Request, api: Api, caller: Submitter) -> Response:
@@ -92,20 +87,20 @@ async def upload(request: Request, api: Api, caller: Submitter) -> Response:
     not at all."""
     body = Upload(request, api.settings.api.max_file_bytes)
     file_id = new_id("file")
-    size, lines = await api.blobs.put(file_id, admitted(api, caller, body.chunks(), body.declared))
+    size, lines = await api.blobs.put(file_id, admitted_bytes(api, caller, body.chunks(), body.declared))
     try:
         record = await api.store.files.add(file_id, caller.tenant, body.filename or "", size, lines, body.lives_s)
     except BaseException:
         await api.blobs.delete(file_id)
         raise
-    return _answer(_shown(record, size))
+    return json_response(_shown(record, size))
 
 
 @router.get(
     "",
     summary="List files, newest first",
     response_model=FileList,
-    responses=refusals(400, 401, 403, 503),
+    responses=rejections(400, 401, 403, 503),
 )
 async def list_files(
     api: Api,
@@ -122,22 +117,19 @@ async def list_files(
     found = await api.store.files.page(caller.tenant, purposes, limit + 1, after, order == "asc")
     if found is None:
         raise _no_cursor()
-    page = found[:limit]
-    data = [_shown(each, await _size(api, each)) for each in page]
-    first, last = (page[0].id, page[-1].id) if page else (None, None)
-    more = len(found) > limit
-    return _answer({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more})
+    data = [_shown(each, await _size(api, each)) for each in found[:limit]]
+    return json_response(page_of(data, has_more=len(found) > limit))
 
 
 @router.get(
     "/{file_id}",
     summary="Retrieve a file",
     response_model=FileObject,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=rejections(400, 401, 403, 404, 503),
 )
 async def retrieve(file_id: str, api: Api, caller: Reader) -> Response:
     record = await _found(api, caller, file_id)
-    return _answer(_shown(record, await _size(api, record)))
+    return json_response(_shown(record, await _size(api, record)))
 
 
 @router.get(
@@ -146,7 +138,7 @@ async def retrieve(file_id: str, api: Api, caller: Reader) -> Response:
     response_class=StreamingResponse,
     responses={
         200: {"content": {LINES: {"schema": {"type": "string", "format": "binary"}}}},
-        **refusals(400, 401, 403, 404, 429, 503),
+        **rejections(400, 401, 403, 404, 429, 503),
     },
 )
 async def content(file_id: str, api: Api, caller: Reader) -> Response:
@@ -163,7 +155,7 @@ async def content(file_id: str, api: Api, caller: Reader) -> Response:
     "/{file_id}",
     summary="Delete a file; for an output file, also its prompts and answers",
     response_model=FileDeleted,
-    responses=refusals(400, 401, 403, 404, 409, 503),
+    responses=rejections(400, 401, 403, 404, 409, 503),
 )
 async def delete(file_id: str, api: Api, caller: Submitter) -> Response:
     """The file disappears at once; its content is removed right after, in slices."""
@@ -171,7 +163,7 @@ async def delete(file_id: str, api: Api, caller: Submitter) -> Response:
         raise _unknown(file_id)
     await api.store.audit.record(caller.actor, caller.tenant, "file.delete", file_id)
     api.deleted_files.set()
-    return _answer({"id": file_id, "object": "file", "deleted": True})
+    return json_response(FileDeleted(id=file_id).model_dump())
 
 
 async def _found(api: Context, caller: Caller, file_id: str) -> FileRecord:
@@ -211,20 +203,14 @@ async def _size(api: Context, record: FileRecord) -> int:
 
 
 def _shown(record: FileRecord, size: int) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "object": "file",
-        "bytes": size,
-        "created_at": int(record.created_at),
-        "filename": record.filename,
-        "purpose": record.purpose,
-        "status": "processed",
-        "expires_at": None if record.expires_at is None else int(record.expires_at),
-    }
-
-
-def _answer(document: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(document), media_type=JSON)
+    return FileObject(
+        id=record.id,
+        bytes=size,
+        created_at=int(record.created_at),
+        filename=record.filename,
+        purpose=cast(Purpose, record.purpose),
+        expires_at=None if record.expires_at is None else int(record.expires_at),
+    ).model_dump()
 
 
 def _may_be_id(given: str) -> bool:

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from understudy.models.overflow import overflow_file
-from understudy.producer.api.access.quotas import is_left_to_answers
+from understudy.producer.api.access.admission import is_left_to_answers
 from understudy.producer.api.context import Context
 from understudy.producer.api.errors import ApiError
 from understudy.producer.api.files.delivery_room import DeliveryRoom, NoRoom
@@ -83,13 +83,13 @@ class Delivery:
         try:
             await room.take(self._tenant, size, None if self._has_begun else WAIT_S)
         except NoRoom:
-            raise self._refusal(room) from None
+            raise self._rejection(room) from None
         try:
             yield grow
         finally:
             room.give(self._tenant, held)
 
-    def _refusal(self, room: DeliveryRoom) -> ApiError:
+    def _rejection(self, room: DeliveryRoom) -> ApiError:
         headers = {"Retry-After": str(RETRY_S)}
         if room is self._api.untaken_in_memory:
             message = "the server's disk is nearly full, and other responses have not been read yet; try again later"

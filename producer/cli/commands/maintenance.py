@@ -65,7 +65,7 @@ def prune(
 
 
 async def _prune(settings: Settings, store: Store, before: float, older_than: str) -> Prunable:
-    from understudy.producer.api.files.sweep import remove_expired  # imports FastAPI, which is slow to load
+    from understudy.producer.api.files.blobs import remove_expired  # imports FastAPI, which is slow to load
 
     batches, jobs = await store.retention.prune(before)
     files = await store.retention.end_old_uploads(before)

@@ -20,7 +20,7 @@ from understudy.producer.cli.dry_run import dry_run
 from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.client import AsyncClient
-from understudy.producer.client.reading import Routing
+from understudy.producer.client.submission import Routing
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ingest.intake import BadLine

@@ -62,7 +62,7 @@ def test_up_logs_json_from_its_start_to_its_end(scene: Scene, providers: Callabl
     process.until(lambda: of(process, "understudy.worker.main"), "the worker has started")
     stop(process)
 
-    requests = of(process, "understudy.producer.api.monitoring.access_log")
+    requests = of(process, "understudy.producer.api.middleware")
     (submitted,) = [each for each in requests if each["request_id"] == "mine-1"]
     assert [submitted[name] for name in ("method", "path", "status", "tenant")] == ["POST", "/v1/jobs", 202, "default"]
     assert submitted["duration_ms"] > 0
@@ -101,7 +101,7 @@ def test_api_and_worker_log_text_in_one_line_for_each_event(scene: Scene, provid
             assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 (DEBUG|INFO|WARNING) [\w.]+ \S", line), line
         assert "\x1b" not in process.said
         assert "SIGTERM: Finishing the jobs in flight" in process.said
-    assert re.search(r"access_log GET /readyz 200 \d+\.\d ms \[request_id=req_\w+\]$", api.said, re.MULTILINE)
+    assert re.search(r"middleware GET /readyz 200 \d+\.\d ms \[request_id=req_\w+\]$", api.said, re.MULTILINE)
     assert "Ended: stopped by SIGTERM; " in api.said.splitlines()[-1]
     assert worker.said.splitlines()[-1].endswith("Ended: stopped by SIGTERM")
     assert worker.said.count("Ended: stopped by SIGTERM; jobs done: 0, put back: 0 [worker_id=wrk_") == 2

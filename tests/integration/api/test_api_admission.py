@@ -14,7 +14,7 @@ from understudy.models.api_keys import Scope
 from understudy.models.config.settings import ApiSettings, Settings
 from understudy.models.store import Store
 from understudy.models.tenants import TenantLimits
-from understudy.producer.api.access.admission import admit, give_back
+from understudy.producer.api.access.admission import admit, count_accepted
 from understudy.producer.api.access.auth import Caller
 from understudy.producer.api.errors import ApiError
 
@@ -79,7 +79,7 @@ async def test_jobs_that_were_not_accepted_after_all_are_given_back(api: Served)
         await admit(api.context, CALLER, ROOM)
         with pytest.raises(ApiError, match="the system is full"):
             await admit(api.context, CALLER, 1)
-        give_back(api.context, CALLER, ROOM)
+        count_accepted(api.context, CALLER, -ROOM)
 
 
 async def test_there_is_room_again_when_jobs_have_ended(store: Store, api: Served, clock: Clock) -> None:

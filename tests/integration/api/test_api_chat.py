@@ -18,7 +18,7 @@ from understudy.models.jobs.views import JobView
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.models.store.work.jobs import JobFilter
-from understudy.producer.api.jobs import submission as accepting
+from understudy.producer.api.jobs import submission
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 SAY: Any = {"model": "lead/large", "messages": [{"role": "user", "content": "Say hello."}]}
@@ -138,7 +138,7 @@ async def test_a_caller_that_goes_away_while_its_job_is_being_accepted_leaves_no
     async def never(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(accepting, "stage", never)
+    monkeypatch.setattr(submission, "stage", never)
     await caller_leaves(store, api)
     await until_cancelled(store)
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from ledger_help import failed, new_worker, open_batch, succeeded
 from sqlalchemy import func, select, update
 
+from understudy.models.cancellation import running
 from understudy.models.config.settings import ApiSettings, Settings
 from understudy.models.ids import new_id
 from understudy.models.jobs.submission import NewBatch
@@ -23,8 +24,7 @@ from understudy.models.store.sql import file, job_input, result
 from understudy.producer.api.access import auth
 from understudy.producer.api.access.auth import Caller, Scope
 from understudy.producer.api.context import Context
-from understudy.producer.api.files.blobs import Blobs, StorageDown, open_blobs
-from understudy.producer.api.files.sweep import sweep_once, sweeping
+from understudy.producer.api.files.blobs import Blobs, StorageDown, open_blobs, remove_expired, sweep_files
 from understudy.producer.runs.output import output_line
 
 LIMIT = 100_000
@@ -119,7 +119,7 @@ async def test_the_sdk_uploads_looks_at_downloads_and_deletes_a_file(
     for gone in (sdk.files.retrieve(made.id), sdk.files.content(made.id), sdk.files.delete(made.id)):
         with pytest.raises(openai.NotFoundError):
             await gone
-    assert await sweep_once(context) == 1
+    assert await remove_expired(context.store, context.blobs) == 1
     assert not list(folder.iterdir()) and not await rows_of(context.store)
 
 
@@ -139,7 +139,7 @@ async def test_a_list_goes_on_although_what_it_showed_was_deleted(sdk: openai.As
     seen = 0
     async for each in sdk.files.list(limit=2):
         await sdk.files.delete(each.id)
-        await sweep_once(context)
+        await remove_expired(context.store, context.blobs)
         seen += 1
     assert seen == 7
     assert (await sdk.files.list()).data == []
@@ -180,7 +180,7 @@ async def test_deleting_an_output_removes_prompts_and_answers_of_that_part_and_n
     await sdk.files.delete(f"file_{batch_id}_output")
     with pytest.raises(openai.NotFoundError):
         await sdk.files.content(f"file_{batch_id}_output")
-    await sweep_once(context)
+    await remove_expired(context.store, context.blobs)
     async with store._db.read() as connection:
         inputs = (await connection.execute(select(job_input.c.job_id))).scalars().all()
         answers = (await connection.execute(select(result.c.body).where(result.c.body.is_not(None)))).all()
@@ -383,19 +383,19 @@ async def test_expired_files_are_gone_and_removed(sdk: openai.AsyncOpenAI, conte
     made = await sdk.files.create(
         file=("a", LINES), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
     )
-    assert await sweep_once(context) == 0
+    assert await remove_expired(context.store, context.blobs) == 0
     async with context.store._db.write() as connection:
         await connection.execute(update(file).values(expires_at=1.0))
     with pytest.raises(openai.NotFoundError):
         await sdk.files.retrieve(made.id)
-    assert await sweep_once(context) == 1
+    assert await remove_expired(context.store, context.blobs) == 1
     assert not list(folder.iterdir())
 
 
 async def test_a_deleted_file_is_removed_in_the_background(
     context: Context, sdk: openai.AsyncOpenAI, folder: Path
 ) -> None:
-    async with sweeping(context):
+    async with running(sweep_files(context), name="sweep-files"):
         made = await sdk.files.create(file=("a", LINES), purpose="batch")
         await sdk.files.delete(made.id)
         await until(lambda: not list(folder.iterdir()))
@@ -413,7 +413,7 @@ async def test_an_object_store_serves_as_well(http: httpx.AsyncClient, context: 
     path = f"/v1/files/{answer.json()['id']}"
     assert (await http.get(f"{path}/content")).content == LINES
     await http.delete(path)
-    await sweep_once(context)
+    await remove_expired(context.store, context.blobs)
     assert await rows_of(context.store) == 0
     assert isinstance(context.blobs, Blobs)
 
@@ -427,10 +427,10 @@ async def test_a_removal_that_broke_off_is_taken_up_again(
     (folder / "elsewhere" / "files").rmdir()
     (folder / "elsewhere" / "files").write_text("in the way")
     with pytest.raises(StorageDown):
-        await sweep_once(context)
+        await remove_expired(context.store, context.blobs)
     assert await rows_of(context.store) == 1
     context.blobs = kept
-    assert await sweep_once(context) == 1
+    assert await remove_expired(context.store, context.blobs) == 1
     assert not (folder / made.id).exists()
 
 
@@ -441,5 +441,5 @@ async def test_several_processes_may_remove_the_same_files(sdk: openai.AsyncOpen
     for _ in range(4):
         made = await sdk.files.create(file=("a", LINES), purpose="batch")
         await sdk.files.delete(made.id)
-    await asyncio.gather(*(sweep_once(context) for _ in range(3)))
+    await asyncio.gather(*(remove_expired(context.store, context.blobs) for _ in range(3)))
     assert await rows_of(context.store) == 0

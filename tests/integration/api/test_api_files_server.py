@@ -12,11 +12,11 @@ import uvicorn
 from api_help import application
 from fakeredis import FakeAsyncRedis
 
+from understudy.models.cancellation import running
 from understudy.models.config.settings import ApiSettings, Settings
 from understudy.models.store import open_store
 from understudy.producer.api.context import Context
-from understudy.producer.api.files.blobs import open_blobs
-from understudy.producer.api.files.sweep import sweeping
+from understudy.producer.api.files.blobs import open_blobs, sweep_files
 
 LIMIT = 100_000
 BODY = (
@@ -34,7 +34,7 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
     async def opened() -> AsyncIterator[Context]:
         async with open_store(None, tmp_path) as store:
             context = Context(settings, store, FakeAsyncRedis(), lambda: 0.0, open_blobs(settings))
-            async with sweeping(context):
+            async with running(sweep_files(context), name="sweep-files"):
                 yield context
 
     with application(opened()) as app:

@@ -19,12 +19,11 @@ from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
 from understudy.models.routing.route import CACHED_KEY_BYTES, Router
 from understudy.models.store import Store, open_store
-from understudy.producer.api import bodies
-from understudy.producer.api import early_refusals as draining
+from understudy.producer.api import bodies, middleware
 from understudy.producer.api.context import Context
-from understudy.producer.api.defects import LoggedFailures
 from understudy.producer.api.errors import add_error_handlers
-from understudy.producer.api.monitoring.readiness import KEPT_S, Readiness
+from understudy.producer.api.middleware import LoggedFailures
+from understudy.producer.api.monitoring import READINESS_KEPT_S, Readiness
 
 SETTINGS = Settings.model_validate({"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}})
 LONG = 1_000
@@ -176,7 +175,7 @@ async def test_however_many_ask_whether_it_is_ready_the_stores_are_asked_once(
     async with api.client(address="203.0.113.5") as http:
         answers = await asyncio.gather(*(http.get("/readyz") for _ in range(50)))
         assert {each.text for each in answers} == {'{"ready":true,"database":"ok","redis":"ok"}'} and len(looks) == 1
-        now[0] += KEPT_S
+        now[0] += READINESS_KEPT_S
         await http.get("/readyz")
         assert len(looks) == 2
 
@@ -243,7 +242,7 @@ async def serving(app: Any) -> AsyncIterator[int]:
 async def test_an_endless_body_is_answered_and_disconnected(
     port: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining, "MOST_BYTES", 4 * 1024 * 1024)
+    monkeypatch.setattr(middleware, "MOST_BYTES", 4 * 1024 * 1024)
     kind = b"multipart/form-data" if path == "/v1/files" else b"text/plain"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\n" % (path.encode(), kind))
@@ -265,7 +264,7 @@ async def test_an_endless_body_is_answered_and_disconnected(
 
 
 async def test_a_refused_body_that_stops_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draining, "LONGEST_S", 0.2)
+    monkeypatch.setattr(middleware, "LONGEST_S", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: 9000000\r\n\r\nx"
     writer.write(head)

@@ -20,7 +20,7 @@ from understudy.models.jobs.execution import ResultRecord, Settled
 from understudy.models.schemas.process import NoJudge, SchemaProcess
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreBusy
-from understudy.producer.api.access.tenant_rules import TenantRules
+from understudy.producer.api.context import TenantRules
 
 SETTINGS = Settings.model_validate(
     {

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from understudy.models.config.settings import Settings
 from understudy.models.failure import Scope
 from understudy.models.store import Store
-from understudy.producer.api.monitoring import limit_metrics, metrics
+from understudy.producer.api import monitoring
 from understudy.worker.failures import LimitSignals
 from understudy.worker.leases import Leases
 from understudy.worker.limits.grants import Candidate, Deployment
@@ -43,8 +43,7 @@ def ledger_url() -> None:
 
 @pytest.fixture
 async def api(store: Store, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setattr(limit_metrics, "KEPT_S", 0.0)
-    monkeypatch.setattr(metrics, "KEPT_S", 0.0)
+    monkeypatch.setattr(monitoring, "KEPT_S", 0.0)
     monkeypatch.setenv("A", SECRET)
     settings = Settings.model_validate({"providers": {"lead": LEAD}, "data": tmp_path})
     async with (
@@ -85,7 +84,7 @@ async def test_what_is_configured_is_shown_before_the_first_call(api: Served) ->
 async def test_callers_who_name_many_models_do_not_make_many_series(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limit_metrics, "SERIES_MAX", 3)
+    monkeypatch.setattr(monitoring, "SERIES_MAX", 3)
     limiter = Limiter(Leases(api.context.redis, "w1"))
     for number in range(6):
         named = Deployment("lead", f"model-{number}", "main", "lead:team")

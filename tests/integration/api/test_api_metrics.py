@@ -14,16 +14,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from understudy.models.config.settings import Settings
 from understudy.models.state import Priority
 from understudy.models.store import Store
+from understudy.producer.api import monitoring
 from understudy.producer.api.app import create_app
 from understudy.producer.api.context import Context
-from understudy.producer.api.monitoring import metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 @pytest.fixture
 async def http(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(metrics, "KEPT_S", 0.0)
+    monkeypatch.setattr(monitoring, "KEPT_S", 0.0)
     context = Context(Settings(), store, FakeAsyncRedis(), lambda: 0.0)
 
     @asynccontextmanager
@@ -74,8 +74,8 @@ async def test_jobs_and_calls_are_counted_as_they_end(store: Store, http: httpx.
 
 @pytest.mark.usefixtures("http")
 async def test_minutes_that_are_over_are_counted_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "SETTLED_MINUTES", -2)
-    ledger = metrics.LedgerMetrics()
+    monkeypatch.setattr(monitoring, "SETTLED_MINUTES", -2)
+    ledger = monitoring.LedgerMetrics()
     ledger._from_minute = 0
     _, ids = await open_batch(store, 2)
     worker = await new_worker(store)
@@ -94,7 +94,7 @@ async def test_minutes_that_are_over_are_counted_once(store: Store, monkeypatch:
 async def test_models_beyond_a_number_share_a_series_and_no_counter_becomes_less(
     store: Store, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "SERIES_MAX", 3)
+    monkeypatch.setattr(monitoring, "SERIES_MAX", 3)
     worker = await new_worker(store)
     await scraped(http)
     before: Counter[str] = Counter()
@@ -112,7 +112,7 @@ async def test_models_beyond_a_number_share_a_series_and_no_counter_becomes_less
         assert seen.total() == 8 * (round_no + 1), "each call is counted somewhere"
         assert all(seen[model] >= count for model, count in before.items())
         before = seen
-    assert metrics.OTHERS in before
+    assert monitoring.OTHERS in before
 
 
 async def test_requests_are_measured_by_route_and_not_by_path(http: httpx.AsyncClient) -> None:

@@ -15,6 +15,7 @@ from api_help import Clock, Served, bearer, key_for, served
 from ledger_help import new_worker, succeeded
 
 from understudy.models.api_keys import Scope
+from understudy.models.cancellation import running
 from understudy.models.config.settings import Settings
 from understudy.models.routing.chain import CHAT
 from understudy.models.store import Store, open_store
@@ -23,9 +24,9 @@ from understudy.models.store.erasure import REMOVED
 from understudy.models.store.sql import chain
 from understudy.models.store.sql import file as store_files
 from understudy.models.tenants import NO_LIMIT, TenantLimits
-from understudy.producer.api.access import quotas
+from understudy.producer.api.access import admission
 from understudy.producer.api.errors import ApiError
-from understudy.producer.api.files.sweep import sweep_once, sweeping
+from understudy.producer.api.files.blobs import remove_expired, sweep_files
 from understudy.producer.ingest.batch_filler import Filler
 
 PROVIDERS = {"lead": {"base_url": "http://127.0.0.1:1/v1"}}
@@ -128,7 +129,7 @@ async def test_what_is_deleted_makes_room_again(room: Room) -> None:
     file_id = (await room.upload(content)).json()["id"]
     assert refused(await room.upload(content)) == "tenant_storage_full"
     assert (await room.http.delete(f"/v1/files/{file_id}")).status_code == 200
-    await sweep_once(room.api.context)
+    await remove_expired(room.api.context.store, room.api.context.blobs)
     room.later()
     assert (await room.upload(content)).status_code == 200
 
@@ -249,8 +250,8 @@ async def test_defaults_apply_to_tenants_with_a_key_and_no_limit_of_their_own(
     said_by: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(quotas.shutil, "disk_usage", lambda _: usage._replace(total=800_000, free=10**9))
-    monkeypatch.setattr(quotas, "OPEN_BATCHES", 1)
+    monkeypatch.setattr(admission.shutil, "disk_usage", lambda _: usage._replace(total=800_000, free=10**9))
+    monkeypatch.setattr(admission, "OPEN_BATCHES", 1)
     chosen = {} if said_by == "nobody" else {"tenant_stored_bytes": 200_000, "tenant_open_batches": 1}
     async with served(store, time.time, settings(tmp_path, **chosen)) as api, api.client() as http:
         room = Room(api, store, http, Clock(0.0), api.context.settings)
@@ -271,7 +272,7 @@ async def test_unused_uploads_end_by_themselves(tmp_path: Path) -> None:
             room = Room(api, store, http, Clock(0.0), chosen)
             file_id = (await room.upload(lines(1))).json()["id"]
             now[0] += 5_000
-            async with sweeping(api.context), asyncio.timeout(20):
+            async with running(sweep_files(api.context), name="sweep-files"), asyncio.timeout(20):
                 while (await http.get(f"/v1/files/{file_id}")).status_code != 404:
                     await asyncio.sleep(0.02)
                 now[0] += 1
@@ -297,7 +298,7 @@ async def test_unused_uploads_expire_and_those_of_batches_stay(tmp_path: Path) -
         now[0] += 1
         assert await store.retention.end_unused_uploads(chosen.api.unused_uploads_kept_s) == 1
         now[0] += 1
-        await sweep_once(api.context)
+        await remove_expired(api.context.store, api.context.blobs)
         left = {each.id for each in await store.files.page("default", ["batch"], 10, None, False) or []}
         assert left == {"file_used", "file_new"}
 
@@ -310,7 +311,7 @@ async def test_below_the_floor_of_free_space_uploads_and_batches_are_the_first_t
             room = Room(api, store, http, Clock(0.0), api.context.settings)
             uploaded = (await room.upload(lines(1))).json()["id"]
             usage = shutil.disk_usage(tmp_path)
-            monkeypatch.setattr(quotas.shutil, "disk_usage", lambda _: usage._replace(free=10**9 - 1))
+            monkeypatch.setattr(admission.shutil, "disk_usage", lambda _: usage._replace(free=10**9 - 1))
             assert refused(await room.upload(lines(1))) == "storage_full"
             words = {"input_file_id": uploaded, "endpoint": CHAT, "completion_window": "24h", "model": "lead/m"}
             answer = await http.post("/v1/batches", json=words)
@@ -325,12 +326,12 @@ def test_a_twentieth_of_the_disk_or_a_gigabyte_is_left_free(
     total: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(quotas.shutil, "disk_usage", lambda _: usage._replace(total=total, free=kept))
-    assert quotas.kept_free(settings(tmp_path)) == kept
-    assert quotas.kept_free(settings(tmp_path, min_free_bytes=7)) == 7
+    monkeypatch.setattr(admission.shutil, "disk_usage", lambda _: usage._replace(total=total, free=kept))
+    assert admission.kept_free(settings(tmp_path)) == kept
+    assert admission.kept_free(settings(tmp_path, min_free_bytes=7)) == 7
     with pytest.raises(ApiError, match="nearly full"):
-        quotas.refuse_near_full(settings(tmp_path), 1)
-    quotas.refuse_near_full(settings(tmp_path), 0)
+        admission.reject_near_full(settings(tmp_path), 1)
+    admission.reject_near_full(settings(tmp_path), 0)
 
 
 async def test_an_upload_is_broken_off_where_the_disk_becomes_full_and_leaves_nothing(
@@ -341,7 +342,7 @@ async def test_an_upload_is_broken_off_where_the_disk_becomes_full_and_leaves_no
     async with open_store(None, tmp_path) as store:
         async with served(store, time.time, settings(tmp_path, min_free_bytes=10**9)) as api, api.client() as http:
             room = Room(api, store, http, Clock(0.0), api.context.settings)
-            monkeypatch.setattr(quotas.shutil, "disk_usage", left)
+            monkeypatch.setattr(admission.shutil, "disk_usage", left)
             assert refused(await room.upload(b"{}\n" + b" " * 3_000_000)) == "storage_full"
             assert not list((tmp_path / "files").glob("*"))
 

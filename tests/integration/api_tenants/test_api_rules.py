@@ -15,7 +15,7 @@ from understudy.models.ids import new_id
 from understudy.models.routing.chain import CHAT, Chain
 from understudy.models.store import Store
 from understudy.models.tenants import TenantLimits
-from understudy.producer.api.access.tenant_rules import KEPT_S, TenantRules
+from understudy.producer.api.context import RULES_KEPT_S, TenantRules
 from understudy.producer.ingest.batch_filler import Filler
 
 SETTINGS = Settings.model_validate(
@@ -84,7 +84,7 @@ class Room:
 
     async def set_rules(self, **rules: Any) -> None:
         await self.store.tenants.set_limits(TenantLimits("acme", **rules), actor="test")
-        self.clock.now += KEPT_S
+        self.clock.now += RULES_KEPT_S
 
 
 @pytest.fixture

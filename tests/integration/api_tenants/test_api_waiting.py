@@ -17,7 +17,7 @@ from understudy.models.jobs.wait_reasons import Waiting, put_back_at
 from understudy.models.queue import keys
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.store import Store
-from understudy.producer.api.jobs import routes as jobs
+from understudy.producer.api.jobs import responses
 from understudy.worker.leases import Leases
 from understudy.worker.limits.grants import Deployment
 from understudy.worker.limits.limiter import Limiter
@@ -142,7 +142,7 @@ async def test_a_single_job_that_no_worker_takes_says_so_after_a_while(
 ) -> None:
     (job_id,) = await singles(store, 1)
     assert await waiting(api, f"/v1/jobs/{job_id}") is None
-    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    monkeypatch.setattr(responses, "SOON_S", -1.0)
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None and said["hold"] == "worker"
 
@@ -151,7 +151,7 @@ async def test_a_single_job_that_waits_in_the_ledger_says_for_which_step(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was not put back: the planner leaves it where it is."""
-    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    monkeypatch.setattr(responses, "SOON_S", -1.0)
     await new_worker(store)
     chain = Chain(steps=(Step(provider="lead", model="large"),))
     (job,) = await new_jobs(store, 1, chain)
@@ -168,7 +168,7 @@ async def test_a_single_job_that_waits_in_the_ledger_says_for_which_step(
 async def test_a_job_of_a_batch_waits_for_what_its_batch_waits_for(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    monkeypatch.setattr(responses, "SOON_S", -1.0)
     await new_worker(store)
     batch_id, (job_id,) = await open_batch(store, 1)
     await store.planning.say_waiting({batch_id: Waiting("the budget is spent", "budget")})
@@ -219,7 +219,7 @@ async def test_a_batch_that_waits_for_the_operator_says_so_to_who_polls(store: S
 async def test_a_job_whose_key_is_refused_says_who_can_help(
     store: Store, api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SOON_S", -1.0)
+    monkeypatch.setattr(responses, "SOON_S", -1.0)
     await new_worker(store)
     (job_id,) = await singles(store, 1)
     await store.credentials.set_aside("lead", "main", "", FailureClass.CREDENTIAL, "Incorrect API key provided")

@@ -24,7 +24,7 @@ from understudy.producer.api.context import Context
 from understudy.producer.api.files import spooled_answers as spooling
 from understudy.producer.api.files.blobs import open_blobs
 from understudy.producer.api.files.spooled_answers import Delivery
-from understudy.producer.api.jobs import results as outcomes
+from understudy.producer.api.jobs import responses
 
 MB = 1024 * 1024
 
@@ -144,7 +144,7 @@ async def test_forgotten_answers_are_as_long_as_what_is_left(http: httpx.AsyncCl
 async def test_a_large_answer_to_a_job_is_the_whole_answer(
     http: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (spooling, outcomes):
+    for module in (spooling, responses):
         monkeypatch.setattr(module, "PIECE_BYTES", 1_000)
     batch_id = await ended(store, ["é" * 10_000, "yes"])
     for row in await outputs_of(store, batch_id):

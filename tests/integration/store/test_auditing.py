@@ -19,7 +19,7 @@ from understudy.models.store import Store
 from understudy.models.store import audit as auditing
 from understudy.models.tenants import TenantLimits
 from understudy.producer.acting import command_line
-from understudy.producer.api.access.refused_keys import MOST_NAMED, OTHERS, UNKNOWN, RefusedKeys
+from understudy.producer.api.access.keyring import MOST_NAMED, OTHERS, UNKNOWN, RejectedKeys
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_refused_keys_are_on_record_and_never_repeated(api: Served, store:
 
 async def test_a_flood_of_refused_keys_takes_a_few_rows(store: Store) -> None:
     clock = Clock(7_200.0)
-    refused = RefusedKeys(clock)
+    refused = RejectedKeys(clock)
     for number in range(5_000):
         refused.note(f"2001:db8::{number:x}", key_id=f"{number:012}")
         if number % 1_000 == 0:

@@ -24,8 +24,7 @@ from understudy.models.store.sql import file, job
 from understudy.models.tables import Job
 from understudy.models.tenants import CONTENT_KEPT_S, TenantLimits
 from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Tried
-from understudy.producer.api.files.blobs import NoBlob
-from understudy.producer.api.files.sweep import sweep_once
+from understudy.producer.api.files.blobs import NoBlob, remove_expired
 
 PROMPT, ANSWER, WORDS = "canary-of-the-prompt", "canary-of-the-answer", "canary-of-the-provider"
 CANARIES = (PROMPT, ANSWER, WORDS)
@@ -249,7 +248,7 @@ async def test_the_bytes_of_a_forgotten_upload_are_removed(store: Store, api: Se
     await forget(store)
     async with store._db.write() as connection:  # so that neither clock needs to be ahead of the other
         await connection.execute(update(file).where(file.c.expires_at.is_not(None)).values(expires_at=1.0))
-    assert await sweep_once(api.context) == 3
+    assert await remove_expired(api.context.store, api.context.blobs) == 3
     with pytest.raises(NoBlob):
         [each async for each in api.context.blobs.read(upload)]
 

@@ -123,7 +123,7 @@ def test_keda_scales_the_workers_by_a_metric_that_exists() -> None:
     assert f"Deployment {scaled['scaleTargetRef']['name']}" in pods()
     (trigger,) = scaled["triggers"]
     metric = re.search(r"understudy_\w+", trigger["metadata"]["query"])
-    source = (ROOT.parent / "producer/api/monitoring/metrics.py").read_text(encoding="utf-8")
+    source = (ROOT.parent / "producer/api/monitoring.py").read_text(encoding="utf-8")
     assert metric and f'"{metric[0]}"' in source
 
 

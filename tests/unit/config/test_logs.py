@@ -12,7 +12,7 @@ import pytest
 from understudy.models.api_keys import new_key
 from understudy.models.config.settings import LogSettings, SettingsError, load_settings
 from understudy.models.logs import JsonLines, TextLines, about, raised_at
-from understudy.producer.api.monitoring.access_log import _chosen
+from understudy.producer.api.middleware import _chosen
 
 CANARY = "canary-5bd1"
 

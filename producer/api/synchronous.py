@@ -12,21 +12,18 @@ from fastapi import Request, Response
 from understudy.models.cancellation import end_if_cancelled
 from understudy.models.jobs.submission import NewJob
 from understudy.models.jobs.views import JobView
-from understudy.models.objects.job import job_object, retry_after_s
 from understudy.models.request.wire import ErrorBody
 from understudy.models.store import StoreError
 from understudy.producer.api.access.auth import Caller
 from understudy.producer.api.context import Context
-from understudy.producer.api.errors import JSON, ApiError, refusals
-from understudy.producer.api.jobs.cancel import cancel_job
-from understudy.producer.api.jobs.links import root_of
-from understudy.producer.api.jobs.results import FINAL, outcome_of
+from understudy.producer.api.errors import ApiError, rejections
+from understudy.producer.api.jobs.responses import FINAL, cancel_job, outcome_of
 from understudy.producer.api.jobs.submission import accept
 
 log = logging.getLogger(__name__)
 
-REFUSALS = {
-    **refusals(400, 401, 403, 404, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
+REJECTIONS = {
+    **rejections(400, 401, 403, 404, 408, 409, 410, 413, 415, 422, 429, 502, 503, 504),
     "4XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
     "5XX": {"description": "Failed: the provider's status and error", "model": ErrorBody},
 }
@@ -107,13 +104,6 @@ async def view_of(api: Context, caller: Caller, job_id: str) -> JobView:
     if view is None:
         raise ApiError(410, f"the job {job_id} was pruned", code="job_pruned")
     return view
-
-
-async def accepted(request: Request, api: Context, caller: Caller, job_id: str) -> Response:
-    view = await view_of(api, caller, job_id)
-    shown = job_object(view, await api.store.get_chain(view.chain_id), root_of(request, api.settings))
-    headers = {"Location": shown["links"]["result"], "Retry-After": str(retry_after_s(view))}
-    return Response(orjson.dumps(shown), 202, headers, media_type=JSON)
 
 
 def late(job_id: str) -> ApiError:

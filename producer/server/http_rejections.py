@@ -23,13 +23,13 @@ TOO_SLOW = (408, f"the request headers did not arrive within {HEAD_S:g} s; send 
 TOO_MANY = (503, "too many connections are open; try again later", "too_many_connections")
 TOO_EAGER = (429, f"more than {MOST_PIPELINED} requests were sent without waiting for a response", "pipeline_too_long")
 
-Refusal = tuple[int, str, str]
+Rejection = tuple[int, str, str]
 """Status, message, code."""
 
 
-def answer(refusal: Refusal) -> bytes:
+def answer(rejection: Rejection) -> bytes:
     """A complete response with OpenAI's error object."""
-    status, body = refusal[0], _error(*refusal)
+    status, body = rejection[0], _error(*rejection)
     head = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "content-type: application/json",

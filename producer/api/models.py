@@ -3,7 +3,6 @@
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
@@ -14,7 +13,7 @@ from understudy.models.routing.model_names import quoted
 from understudy.models.routing.route import configured_chain
 from understudy.producer.api.access.auth import Caller, Reader
 from understudy.producer.api.context import Api, Context
-from understudy.producer.api.errors import JSON, ApiError, refusals
+from understudy.producer.api.errors import ApiError, json_response, rejections
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -37,26 +36,26 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-@router.get("", summary="List the chains and models", response_model=ModelList, responses=refusals(401, 403, 503))
+@router.get("", summary="List the chains and models", response_model=ModelList, responses=rejections(401, 403, 503))
 async def list_models(api: Api, caller: Reader) -> Response:
     """The chains and models your tenant may use, from the configuration. Other models of the providers can be requested
     as `provider/model`, too."""
     data = [_model(name, owner) for name, owner in (await _owners(api, caller)).items()]
-    return Response(orjson.dumps({"object": "list", "data": data}), media_type=JSON)
+    return json_response({"object": "list", "data": data})
 
 
 @router.get(
     "/{model:path}",
     summary="Retrieve a chain or model",
     response_model=Model,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=rejections(400, 401, 403, 404, 503),
 )
 async def retrieve_model(model: str, api: Api, caller: Reader) -> Response:
     known = await _owners(api, caller)
     if model not in known:
         reason = f"no model {quoted(model)} is configured; GET /v1/models lists the configured models"
         raise ApiError(404, reason, param="model", code=NOT_FOUND)
-    return Response(orjson.dumps(_model(model, known[model])), media_type=JSON)
+    return json_response(_model(model, known[model]))
 
 
 async def _owners(api: Context, caller: Caller) -> dict[str, str]:
@@ -78,4 +77,4 @@ def owners(settings: Settings, allowed: Allowed) -> dict[str, str]:
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": CREATED, "owned_by": owner}
+    return Model(id=name, owned_by=owner).model_dump()

@@ -1,1 +1,0 @@
-"""Synchronous chat completions and embeddings."""
