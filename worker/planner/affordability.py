@@ -11,7 +11,8 @@ from understudy.models.jobs.wait_reasons import BUDGET, TURN, Waiting
 from understudy.models.routing.chain import Step
 from understudy.models.state import Priority
 from understudy.models.store.work.planning import Head, Lane
-from understudy.worker.planner.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
+from understudy.worker.planner.outlook import NOWHERE, StepOutlook
+from understudy.worker.planner.plan import LaneHeads, steps_of
 
 Cost = Callable[[LaneHeads, Step, Head], float]
 """The expected cost of a job's call at a step of its chain."""

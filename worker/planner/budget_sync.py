@@ -12,7 +12,8 @@ from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.budgets.reservations import Budgets
 from understudy.worker.limits.estimates import ExpectedCosts
 from understudy.worker.planner.affordability import Affordability
-from understudy.worker.planner.plan import NOWHERE, LaneHeads, StepOutlook, steps_of
+from understudy.worker.planner.outlook import NOWHERE, StepOutlook
+from understudy.worker.planner.plan import LaneHeads, steps_of
 
 log = logging.getLogger(__name__)
 

@@ -3,70 +3,28 @@
 Tenants take turns. A tenant's own jobs go by priority; within a priority its batches take turns, within a batch its
 chains. A job is staged only when a deployment of its chain can start it soon, so that a saturated provider's jobs wait
 in the ledger, where they cost nothing.
+
+Workers serve more urgent queues first, regardless of the tenant. That is meant for the few jobs that a client waits
+for. A tenant that would fill the slots with urgent jobs while others wait gets its remaining tickets among theirs, by
+fair share, and none immediately: what a tenant calls urgent then orders only its own work.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from itertools import groupby, islice
-from operator import add
 
-from understudy.models.failure import FailureClass, classes_where
-from understudy.models.routing.chain import Chain, Step
+from understudy.models.routing.chain import Chain
 from understudy.models.state import Priority
 from understudy.models.store.work.planning import Head, Lane
-from understudy.worker.limits.grants import Candidate, Hold, Outlook
 from understudy.worker.planner.fair_share import IN_ORDER, Entrant, FairShare, Path
-from understudy.worker.planner.token_room import TokenRoom, too_many
-
-UNLIMITED = 1_000_000_000
-
-SPARE = 8
-"""Extra jobs to consider: some may be smaller than the typical call."""
-
-NOWHERE = ""
-"""In place of a step: the job is staged although no step can take it, so that a worker ends it with the reason."""
+from understudy.worker.planner.outlook import NOWHERE, UNLIMITED, StepOutlook, open_steps
+from understudy.worker.planner.token_room import too_many
 
 DEPTH = "depth"
 """In place of a step: the number of tickets that may wait in Redis, shared by all steps."""
 
 NOBODYS_TURN = FairShare()
-
-BLOCKED_FOR = classes_where(lambda traits: traits.blocks)
-COOLED_FOR = classes_where(lambda traits: traits.load)
-"""The failures that a blocked or cooled step may stand for; a chain need not fall back on them."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutlook:
-    """How many calls a step could start shortly, over all its credentials.
-
-    `cooled_for_s` is how long it cannot be chosen (None: it can be chosen now); `refusing_for_s` how long it has only
-    rejected or failed calls (None: it is not cooled, nor merely probed); `paced_for_s` how long it has been limited to
-    a rate learned from refusals (None: it is not); `blocked` that a person must fix it first; `missing` that no
-    credential has the model. `hold` is what prevents more starts, `until` when the first could happen (unix seconds;
-    None: unknown), `account` whose limits these are. `blocked_by` is why the credentials were rejected, `why` what
-    blocks it if it is not a lack of credentials. `room` is what a token limit leaves for them.
-    """
-
-    starts: int = UNLIMITED
-    cooled_for_s: float | None = None
-    refusing_for_s: float | None = None
-    paced_for_s: float | None = None
-    blocked: bool = False
-    missing: bool = False
-    hold: Hold | None = None
-    until: float | None = None
-    account: str | None = None
-    why: str | None = None
-    blocked_by: FailureClass | None = None
-    room: TokenRoom | None = None
-
-    def without(self, calls: int, tokens: int) -> "StepOutlook":
-        """The same, less this many calls with this many tokens in total that are already on their way to it."""
-        room = self.room.after(tokens, calls) if self.room is not None else None
-        return replace(self, starts=max(self.starts - calls, 0), room=room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +45,6 @@ class LaneHeads:
     most: int = UNLIMITED  # how many more of them may be staged now
 
 
-def over_all_credentials(seen: Sequence[tuple[Candidate, Outlook]]) -> StepOutlook:
-    """A step is cooled while all of its credentials are; its starts are the sum of the others'."""
-    usable = [each for each in seen if each[1].cooled_for_s is None]
-    candidate, first = min(usable or seen, key=lambda each: each[1].first_at)
-    refusing = [each.refusing_for_s for _, each in seen if each.refusing_for_s is not None]
-    paced = [each.paced_for_s for _, each in seen if each.paced_for_s is not None]
-    rooms = [each.room for _, each in usable if each.room is not None]
-    until = None if first.hold in (None, Hold.IN_FLIGHT, Hold.STARTING) else first.first_at
-    return StepOutlook(
-        starts=min(sum(each.starts for _, each in usable), UNLIMITED),
-        cooled_for_s=None if usable else min(each.cooled_for_s or 0.0 for _, each in seen),
-        refusing_for_s=min(refusing) if len(refusing) == len(seen) else None,
-        paced_for_s=min(paced) if len(paced) == len(seen) else None,
-        hold=first.hold,
-        until=until,
-        account=candidate.deployment.account,
-        room=reduce(add, rooms) if rooms and len(rooms) == len(usable) else None,
-    )
-
-
-def for_small_calls(outlook: Mapping[str, StepOutlook]) -> dict[str, StepOutlook]:
-    """The outlook with a few more starts where a token limit may allow smaller calls to start."""
-    return {
-        step: replace(at, starts=max(min(at.starts + SPARE, at.room.calls), at.starts))
-        if at.room is not None and at.room.fits(0)
-        else at
-        for step, at in outlook.items()
-    }
-
-
 def overfull(
     chosen: Iterable[tuple[Head, Lane]],
     views: Mapping[Lane, LaneHeads],
@@ -130,41 +58,6 @@ def overfull(
     first = {lane: next(iter(steps_of(view, outlook)), NOWHERE) for lane, view in views.items()}
     full = too_many(((first[lane], tokens_of(views[lane], head)) for head, lane in chosen), rooms)
     return {step: count for step, count in full.items() if count < outlook[step].starts}
-
-
-def open_steps(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[str]:
-    """The steps (`provider/model`) that a job of this chain would use now.
-
-    The first step, and those after it while each is passed over: missing, blocked, cooled, or rejecting or limited to a
-    learned rate for longer than patience (a rejecting step may be usable for a probe, a limited one takes what it can),
-    or merely at its limit in a chain that spills. A cooled first step within patience is waited for. NOWHERE if the job
-    would fail: no step has its model, or the steps of an interactive job would not be waited for.
-    """
-    seen = reachable(chain, priority, outlook)
-    usable = [str(step) for step, at in seen if not (at.missing or at.blocked or at.cooled_for_s is not None)]
-    usable = list(dict.fromkeys(usable))
-    missing = len(seen) == len(chain.steps) and all(at.missing for _, at in seen)
-    return usable or ([NOWHERE] if missing or priority is Priority.INTERACTIVE else [])
-
-
-def reachable(chain: Chain, priority: Priority, outlook: Mapping[str, StepOutlook]) -> list[tuple[Step, StepOutlook]]:
-    """The steps that a job would consider now: up to the first that it does not pass over."""
-    patience_s = chain.patience_for(priority)
-    seen: list[tuple[Step, StepOutlook]] = []
-    for step in chain.steps:
-        at = outlook.get(str(step), StepOutlook())
-        seen.append((step, at))
-        refuses = any(for_s is not None and for_s >= patience_s for for_s in (at.refusing_for_s, at.paced_for_s))
-        passed_over = at.missing or at.blocked or (at.cooled_for_s or 0.0) > patience_s or refuses
-        if not (passed_over or chain.spill) or not _falls_back(chain, at):
-            break
-    return seen
-
-
-def _falls_back(chain: Chain, at: StepOutlook) -> bool:
-    refused = any(each is not None for each in (at.cooled_for_s, at.refusing_for_s, at.paced_for_s))
-    causes = BLOCKED_FOR if at.blocked else COOLED_FOR if refused else ()
-    return not causes or any(chain.falls_back_on(cls) for cls in causes)
 
 
 NOTHING_STAGED: Mapping[Priority, int] = {}
@@ -183,6 +76,9 @@ class Plan:
     unread: Counter[Lane]
     turns: FairShare
     in_line: set[str] = field(default_factory=set)
+
+    def queue(self, head: Head, lane: Lane) -> Priority:
+        return Priority.BULK if head.id in self.in_line else lane.priority
 
 
 def plan(
@@ -203,39 +99,58 @@ def plan(
     lanes = list(lanes)
     turns = turns.of(_path(each) for each in lanes)
     left = {queue: depth - sum(count for each, count in staged.items() if each <= queue) for queue in Priority}
-    overtakes = dict(overtaking)
     starts = _Starts(lanes, outlook, left, overtaking)
-    granted = starts.granted(turns)
-    entrants = [_entrant(each, granted[each.lane].total()) for each in lanes]
-    by_path = {_path(each): each for each in lanes}
-    heads = {each.lane: iter(each.heads) for each in lanes}
-    made = Plan([], Counter(), turns)
-    taken: dict[str, Counter[Path]] = {}
+    choice = _Choice(lanes, starts.granted(turns), left, overtaking)
+    entrants = [_entrant(each, choice.granted[each.lane].total()) for each in lanes]
     for entrant in turns.in_order(DEPTH, entrants):
-        if len(made.chosen) + made.unread.total() >= depth:
+        if len(choice.chosen) + choice.unread.total() >= depth:
             break
-        view = by_path[entrant.path]
-        urgent = view.lane.priority < Priority.BULK and overtakes.get(view.lane.tenant, 1) > 0
-        queue = view.lane.priority if urgent else Priority.BULK
-        if left[queue] <= 0:
-            continue
-        for each in Priority:
-            left[each] -= each >= queue
-        step = _first_of(granted[view.lane])
-        head = next(heads[view.lane], None)
-        if head is None:
-            made.unread[view.lane] += 1
-            continue
-        if queue is not view.lane.priority:
-            made.in_line.add(head.id)
-        elif urgent and view.lane.tenant in overtakes:
-            overtakes[view.lane.tenant] -= 1
-        made.chosen.append((head, view.lane))
-        for resource in (DEPTH, step):
-            taken.setdefault(resource, Counter())[entrant.path] += 1
-    for resource, counts in taken.items():
+        choice.take(entrant.path)
+    for resource, counts in choice.taken.items():
         turns = turns.after(resource, entrants if resource == DEPTH else starts.users[resource], counts)
-    return replace(made, turns=turns)
+    return Plan(choice.chosen, choice.unread, turns, choice.in_line)
+
+
+class _Choice:
+    """The jobs chosen so far, and what they leave: of each queue, of each lane's starts, and of overtaking."""
+
+    def __init__(
+        self,
+        lanes: Iterable[LaneHeads],
+        granted: Mapping[Lane, Counter[str]],
+        left: dict[Priority, int],
+        overtaking: Mapping[str, int],
+    ) -> None:
+        self.granted = granted
+        self.chosen: list[tuple[Head, Lane]] = []
+        self.unread: Counter[Lane] = Counter()
+        self.in_line: set[str] = set()
+        self.taken: dict[str, Counter[Path]] = defaultdict(Counter)  # turns, by resource
+        self._by_path = {_path(each): (each.lane, iter(each.heads)) for each in lanes}
+        self._left = left
+        self._overtakes = dict(overtaking)
+
+    def take(self, path: Path) -> None:
+        """It is this lane's turn: take its next job, if its queue has room."""
+        lane, heads = self._by_path[path]
+        urgent = lane.priority < Priority.BULK and self._overtakes.get(lane.tenant, 1) > 0
+        queue = lane.priority if urgent else Priority.BULK
+        if self._left[queue] <= 0:
+            return
+        for each in Priority:
+            self._left[each] -= each >= queue
+        step = _first_of(self.granted[lane])
+        head = next(heads, None)
+        if head is None:
+            self.unread[lane] += 1
+            return
+        if queue is not lane.priority:
+            self.in_line.add(head.id)
+        elif urgent and lane.tenant in self._overtakes:
+            self._overtakes[lane.tenant] -= 1
+        self.chosen.append((head, lane))
+        for resource in (DEPTH, step):
+            self.taken[resource][path] += 1
 
 
 def steps_of(each: LaneHeads, outlook: Mapping[str, StepOutlook]) -> list[str]:
@@ -349,3 +264,33 @@ def _path(each: LaneHeads) -> Path:
 
 def _entrant(each: LaneHeads, wants: int) -> Entrant:
     return Entrant(_path(each), (each.tenant_weight, IN_ORDER, each.batch_weight, 1.0), wants)
+
+
+def overtaking(urgent: Mapping[str, int], slots: int, weights: Mapping[str, float]) -> dict[str, int]:
+    """How many more jobs of each tenant may now go before others'. Tenants not listed: unlimited.
+
+    `urgent` are each tenant's jobs that already do so, running or about to start. `weights` are those of the tenants
+    with jobs to start: while others wait, each of n tenants may use about 1/(n + 1) of the slots this way, by weight,
+    and at least one.
+    """
+    found = {}
+    for tenant in {*urgent, *weights}:
+        of = {tenant: 1.0, **weights}
+        if len(of) > 1:
+            share = of[tenant] / sum(of.values()) * len(of) / (len(of) + 1)
+            found[tenant] = max(int(share * slots), 1) - urgent.get(tenant, 0)
+    return found
+
+
+def left_over(
+    views: Iterable[LaneHeads], chosen: Sequence[tuple[Head, Lane]], weights: Mapping[str, float]
+) -> set[str]:
+    """The tenants whose urgent jobs found no room, while other tenants have jobs to start, too."""
+    staged = {head.id for head, _ in chosen}
+    return {
+        view.lane.tenant
+        for view in views
+        if view.lane.priority < Priority.BULK
+        and weights.keys() - {view.lane.tenant}
+        and (view.more or any(head.id not in staged for head in view.heads))
+    }

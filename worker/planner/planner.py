@@ -28,23 +28,12 @@ from understudy.worker.limits.credentials import CredentialPool
 from understudy.worker.limits.estimates import Estimates
 from understudy.worker.limits.limiter import Limiter
 from understudy.worker.planner.affordability import NO_BUDGETS, Affordability
+from understudy.worker.planner.batch_waits import BatchWaits, Blocked, waits_for, waits_for_rule
 from understudy.worker.planner.budget_sync import BudgetSync
 from understudy.worker.planner.canary import Canary, shares_of
 from understudy.worker.planner.fair_share import FairShare
-from understudy.worker.planner.overtaking import left_over, overtaking
-from understudy.worker.planner.plan import (
-    UNLIMITED,
-    LaneHeads,
-    Plan,
-    StepOutlook,
-    for_small_calls,
-    open_steps,
-    over_all_credentials,
-    overfull,
-    plan,
-    steps_of,
-)
-from understudy.worker.planner.wait_reasons import Blocked, WaitReasons, waits_for, waits_for_rule
+from understudy.worker.planner.outlook import UNLIMITED, StepOutlook, for_small_calls, open_steps, over_all_credentials
+from understudy.worker.planner.plan import LaneHeads, Plan, left_over, overfull, overtaking, plan, steps_of
 from understudy.worker.planner.window import Window
 from understudy.worker.redis_wiped import WipedRedis
 
@@ -116,7 +105,7 @@ class Planner:
         self._passed_at = monotonic()
         self._turns = FairShare()
         self._typical_tokens = TYPICAL_OUTPUT_TOKENS
-        self._waits = WaitReasons()
+        self._waits = BatchWaits()
         self._blocked = Blocked()
 
     async def pass_once(self) -> int:
@@ -140,7 +129,7 @@ class Planner:
             made, views = await self._choose(views, outlook, affordability, depth, waiting, may_overtake)
             chosen = made.chosen
             await stand_in_line(self._redis, _in_line(made, may_overtake) | left_over(views, chosen, weights))
-            await stage(self._redis, [(head.id, _queue(head, lane, made)) for head, lane in chosen])
+            await stage(self._redis, [(head.id, made.queue(head, lane)) for head, lane in chosen])
         now = self._monotonic()
         if lanes or waiting:
             self._busy_at = now
@@ -151,7 +140,7 @@ class Planner:
                 _Ticket(lane, now, affordability.drawn.get(head.id, {}), self._tokens(size[lane], head), overtakes),
             )
             for head, lane in chosen
-            for overtakes in [_queue(head, lane, made) < Priority.BULK]
+            for overtakes in [made.queue(head, lane) < Priority.BULK]
         )
         self._left = len(waiting) + len(chosen)
         moving = {ticket.lane.batch_id for ticket in self._tickets.values()}
@@ -383,11 +372,7 @@ class _Ticket:
     overtakes: bool  # it is ahead of bulk jobs
 
 
-def _queue(head: Head, lane: Lane, made: Plan) -> Priority:
-    return Priority.BULK if head.id in made.in_line else lane.priority
-
-
 def _in_line(made: Plan, may_overtake: Mapping[str, int]) -> set[str]:
     """The tenants that overtake as many as they may, including what was just chosen."""
-    now = Counter(lane.tenant for head, lane in made.chosen if _queue(head, lane, made) < Priority.BULK)
+    now = Counter(lane.tenant for head, lane in made.chosen if made.queue(head, lane) < Priority.BULK)
     return {tenant for tenant, most in may_overtake.items() if now[tenant] >= most}

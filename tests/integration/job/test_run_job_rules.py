@@ -25,7 +25,7 @@ from understudy.worker.job.step_selection import StepSelection
 from understudy.worker.limits.grants import Deployment
 from understudy.worker.limits.latency import FORGET_S, Latencies
 from understudy.worker.limits.limiter import Scope
-from understudy.worker.planner.wait_reasons import AGAIN_AFTER_S
+from understudy.worker.planner.batch_waits import AGAIN_AFTER_S
 from understudy.worker.redis_scripts import ScriptRunner
 
 pytestmark = pytest.mark.timeout(60)

@@ -23,9 +23,9 @@ from understudy.models.store import Store
 from understudy.models.tenants import TenantLimits
 from understudy.worker.budgets.reservations import Budgets, InsufficientBudget, Reservation
 from understudy.worker.leases import Leases
+from understudy.worker.planner.batch_waits import MOVED_AFTER_S, TOLD_AFTER_S
 from understudy.worker.planner.budget_sync import STANDSTILL_S
 from understudy.worker.planner.planner import CLAIMED_BY_NOW_S, Planner
-from understudy.worker.planner.wait_reasons import MOVED_AFTER_S, TOLD_AFTER_S
 
 ALPHA = chain("alpha/m")
 PRICES = {"m": {"input": 0.0, "output": 20.0}}  # the expected cost of a job is one cent

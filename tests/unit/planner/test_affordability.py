@@ -15,7 +15,8 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.planner.affordability import Affordability
-from understudy.worker.planner.plan import LaneHeads, StepOutlook, open_steps, plan
+from understudy.worker.planner.outlook import StepOutlook, open_steps
+from understudy.worker.planner.plan import LaneHeads, plan
 
 NOVEMBER_26 = 1795651200.0
 ALPHA = Step(provider="alpha", model="m")

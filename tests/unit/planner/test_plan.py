@@ -9,8 +9,8 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.limits.grants import Candidate, Deployment, Hold, Outlook
-from understudy.worker.planner.overtaking import overtaking
-from understudy.worker.planner.plan import LaneHeads, Plan, StepOutlook, open_steps, over_all_credentials, plan
+from understudy.worker.planner.outlook import StepOutlook, open_steps, over_all_credentials
+from understudy.worker.planner.plan import LaneHeads, Plan, overtaking, plan
 
 
 def chain(*steps: str, patience_s: float | None = None, spill: bool = False) -> Chain:

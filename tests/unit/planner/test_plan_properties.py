@@ -13,7 +13,8 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.planner.fair_share import FairShare
-from understudy.worker.planner.plan import UNLIMITED, LaneHeads, StepOutlook, plan
+from understudy.worker.planner.outlook import UNLIMITED, StepOutlook
+from understudy.worker.planner.plan import LaneHeads, plan
 
 ONE_PLAN = examples(60)
 MANY_PASSES = examples(15)

@@ -7,15 +7,8 @@ from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.models.store.work.planning import Head, Lane
 from understudy.worker.limits.grants import Candidate, Deployment, Hold, Outlook
-from understudy.worker.planner.plan import (
-    SPARE,
-    LaneHeads,
-    StepOutlook,
-    for_small_calls,
-    over_all_credentials,
-    overfull,
-    plan,
-)
+from understudy.worker.planner.outlook import SPARE, StepOutlook, for_small_calls, over_all_credentials
+from understudy.worker.planner.plan import LaneHeads, overfull, plan
 from understudy.worker.planner.token_room import TokenRoom, too_many
 
 ALPHA = Chain(steps=(Step(provider="alpha", model="m"),))

@@ -7,8 +7,7 @@ from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
 from understudy.worker.limits.grants import Hold
-from understudy.worker.planner.plan import StepOutlook
-from understudy.worker.planner.wait_reasons import (
+from understudy.worker.planner.batch_waits import (
     AGAIN_AFTER_S,
     GONE_AFTER_S,
     MOVED_AFTER_S,
@@ -16,10 +15,11 @@ from understudy.worker.planner.wait_reasons import (
     TELL_EVERY_S,
     TOLD_AFTER_S,
     WORTH_TELLING_S,
+    BatchWaits,
     Blocked,
-    WaitReasons,
     waits_for,
 )
+from understudy.worker.planner.outlook import StepOutlook
 
 ALPHA, BETA = Step(provider="alpha", model="m"), Step(provider="beta", model="m")
 FULL = Waiting("requests per minute are used up at alpha/m", "requests", "alpha", "m", "alpha:main", 100.0)
@@ -54,7 +54,7 @@ def test_a_step_with_room_means_that_others_go_first() -> None:
 
 
 def test_a_moment_between_two_tickets_is_not_told() -> None:
-    waits = WaitReasons()
+    waits = BatchWaits()
     assert waits.news({"b": FULL}, 0.0) == {}
     assert waits.news({}, WORTH_TELLING_S) == {}
     assert waits.news({"b": FULL}, WORTH_TELLING_S + 0.1) == {}
@@ -62,7 +62,7 @@ def test_a_moment_between_two_tickets_is_not_told() -> None:
 
 
 def test_what_lasts_is_told_again_and_what_changed_at_once() -> None:
-    waits = WaitReasons()
+    waits = BatchWaits()
     waits.news({"b": FULL}, 0.0)
     assert waits.news({"b": FULL}, 1.0) == {"b": FULL}
     later = replace(FULL, until=101.0)
@@ -73,7 +73,7 @@ def test_what_lasts_is_told_again_and_what_changed_at_once() -> None:
 
 
 def test_a_batch_that_moves_again_is_cleared_once() -> None:
-    waits = WaitReasons()
+    waits = BatchWaits()
     waits.news({"b": FULL}, 0.0)
     waits.news({"b": FULL}, 1.0)
     assert waits.news({}, 3.0) == {"b": None}
@@ -81,7 +81,7 @@ def test_a_batch_that_moves_again_is_cleared_once() -> None:
 
 
 def test_however_many_wait_the_ledger_is_told_once_a_second() -> None:
-    waits, everybody = WaitReasons(), {f"b{number}": FULL for number in range(2 * TELL_AT_MOST + 1)}
+    waits, everybody = BatchWaits(), {f"b{number}": FULL for number in range(2 * TELL_AT_MOST + 1)}
     told = [news for tick in range(100) if (news := waits.news(everybody, tick / 10))]
     assert 3 <= len(told) <= 10
     assert max(map(len, told)) <= TELL_AT_MOST

@@ -1,4 +1,4 @@
-"""Wait reasons of open batches: determined in each pass of the planner, reported to the ledger when they change.
+"""Why open batches wait: determined in each pass of the planner, reported to the ledger when they change.
 
 A batch waits when it has jobs that may start and none of them has a ticket. Pure, except for remembering what was
 reported.
@@ -19,7 +19,7 @@ from understudy.models.jobs.wait_reasons import (
 )
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
-from understudy.worker.planner.plan import StepOutlook, reachable
+from understudy.worker.planner.outlook import StepOutlook, reachable
 
 WORTH_TELLING_S = 1.0
 """A pause between two tickets of a slowly moving batch is not a wait."""
@@ -86,7 +86,7 @@ class Blocked:
         self._moved: set[str] = set()  # of these, since they were last seen
 
     def see(self, waiting: Mapping[str, Waiting], now: float, moving: Collection[str] = ()) -> None:
-        """The current wait reason of each waiting batch, as passed to `WaitReasons.news`. Batches in `moving` have,
+        """The current wait reason of each waiting batch, as passed to `BatchWaits.news`. Batches in `moving` have,
         or just had, staged jobs."""
         self._reasons = {batch_id: what.reason for batch_id, what in waiting.items() if what.hold in WHO_CAN_HELP}
         self._since = {batch_id: self._since.get(batch_id, now) for batch_id in self._reasons}
@@ -111,7 +111,7 @@ class Blocked:
         return MOVED_AFTER_S if batch_id in self._moved else GONE_AFTER_S
 
 
-class WaitReasons:
+class BatchWaits:
     """Remembers what was reported for each batch. Times are monotonic seconds."""
 
     def __init__(self) -> None:
