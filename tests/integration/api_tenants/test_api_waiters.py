@@ -56,7 +56,7 @@ async def test_a_published_end_is_heard_at_once_by_two_thousand_with_hardly_a_lo
         took_s = time.monotonic() - began
         await announcer.close()
     assert took_s < 5
-    assert len(store.reruns.asked) <= 2 + took_s
+    assert len(store.jobs.asked) <= 2 + took_s
 
 
 async def test_an_end_before_the_wait_is_seen_without_a_message(store: Store) -> None:
