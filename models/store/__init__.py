@@ -37,7 +37,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +98,11 @@ __all__ = [
 
 LEDGER_FILE = "ledger.db"
 
+WORK = frozenset(
+    "batches canary claims comparison filling intake jobs lifecycle outputs planning reruns runs workers".split()
+)
+"""The areas in `work/`. Named, not looked for: a folder that an older version left behind would be found first."""
+
 
 class Store:
     """The ledger as its users see it: areas over one database and one clock."""
@@ -138,7 +142,7 @@ class Store:
             """An area, loaded on first use."""
             if name not in Store.__annotations__:
                 raise AttributeError(f"the store has no area {name}")
-            folder = "" if find_spec(f"{__name__}.{name}") else ".work"
+            folder = ".work" if name in WORK else ""
             area = getattr(import_module(f"{__name__}{folder}.{name}"), Store.__annotations__[name])(self._ledger)
             setattr(self, name, area)
             return area
