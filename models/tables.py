@@ -187,7 +187,12 @@ class Result(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """One provider call. Append-only and not fenced: a late answer is still paid for."""
+    """One provider call. Append-only and not fenced: a late answer is still paid for.
+
+    A new column needs a migration; `AttemptRecord` (models/jobs/execution.py), which worker/job/provider_call.py fills;
+    `AttemptObject` (models/objects/attempt.py) for HTTP and JSON; producer/status/printing.py, producer/web/templates/
+    job.html and producer/client/results.py to show it; and, if it has anyone's words, models/store/erasure.py.
+    """
 
     __table_args__ = (
         Index("ix_attempt_job", "job_id"),

@@ -16,6 +16,7 @@ MOST_KEY_CHARS = 64
 MOST_VALUE_CHARS = 512
 
 LONGEST_DEADLINE_S = 7 * 86_400
+"""Of jobs and batches. The default is `deadline_s` of the settings; what is paused or waits has no other end."""
 
 
 class JobFields(RouteOptions):

@@ -30,8 +30,8 @@ from understudy.models.jobs.execution import Settled
 from understudy.models.logs import about, configure_logs, raised_at
 from understudy.models.queue.keys import QUEUES
 from understudy.models.queue.redis_check import shown_url
-from understudy.models.spool import keep, replay
 from understudy.models.store import Store, StoreOutage, open_store
+from understudy.models.unsaved_outcomes import keep, replay
 from understudy.worker.background import Upkeep
 from understudy.worker.heartbeat import Heartbeat, show_life, show_well
 from understudy.worker.job.claim_loop import ClaimLoop

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the revisions on the connection that `models.store.database.schema` hands over."""
+"""Alembic's entry: runs the revisions on the connection that `models.store.database.migrate` hands over."""
 
 from typing import Literal
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NotRequired
 import orjson
 from typing_extensions import TypedDict
 
-from understudy.models.jobs.errors import error_object
+from understudy.models.jobs.error_object import error_object
 from understudy.models.jobs.views import JobView
 from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.objects.attempt import AttemptObject

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from understudy.models.objects.job import JobObject
 from understudy.models.objects.shapes import described
-from understudy.models.webhooks import PENDING
+from understudy.models.webhook_events import PENDING
 
 
 @described

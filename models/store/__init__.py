@@ -40,7 +40,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.models.store.database import schema
+from understudy.models.store.database import migrate
 from understudy.models.store.database.engine import Database, open_postgresql, open_sqlite
 from understudy.models.store.errors import (
     StoreBusy,
@@ -168,16 +168,16 @@ class Store:
     async def migrate(self) -> None:
         """Bring the schema up to date; a no-op if it is."""
         async with self._db.write() as connection:
-            await connection.run_sync(schema.upgrade)
+            await connection.run_sync(migrate.upgrade)
 
     async def schema_is_current(self) -> bool:
         async with self._db.read() as connection:
-            return await connection.run_sync(schema.is_current)
+            return await connection.run_sync(migrate.is_current)
 
     async def schema_is_newer(self) -> bool:
         """Whether a newer version of Understudy has migrated it."""
         async with self._db.read() as connection:
-            return await connection.run_sync(schema.is_newer)
+            return await connection.run_sync(migrate.is_newer)
 
 
 @asynccontextmanager

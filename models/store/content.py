@@ -27,7 +27,7 @@ from understudy.models.store.erasure import (
 from understudy.models.store.ledger import CLOCK, Area
 from understudy.models.store.sql import NOW, SLICE, batch, file, job, job_input, tenant, webhook_delivery
 from understudy.models.tenants import StoreContent
-from understudy.models.webhooks import DELIVERED, Tried, tells_of_an_end
+from understudy.models.webhook_events import DELIVERED, Tried, tells_of_an_end
 
 BATCHES_AT_ONCE = 20
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from understudy.models.store.content import mark_delivered
 from understudy.models.store.ledger import Area
 from understudy.models.store.sql import NOW, clean, webhook_delivery
-from understudy.models.webhooks import PENDING, Delivery, Tried
+from understudy.models.webhook_events import PENDING, Delivery, Tried
 
 TENANTS_AT_ONCE = 100
 RECEIVERS_AT_ONCE = 200

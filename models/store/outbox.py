@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from understudy.models.ids import new_id
 from understudy.models.jobs.submission import SINGLE
 from understudy.models.store.sql import NOW, BulkInsert, batch, job, webhook_delivery, webhook_endpoint
-from understudy.models.webhooks import BATCH_PAUSED, BATCH_RESUMED, PENDING, has_all, wants
+from understudy.models.webhook_events import BATCH_PAUSED, BATCH_RESUMED, PENDING, has_all, wants
 
 ENDED_JOB = (job.c.id, job.c.batch_id, job.c.state, job.c.ended_at, job.c.tenant, job.c.callback_url, job.c.note)
 """Columns needed to announce a job that just ended."""

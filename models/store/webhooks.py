@@ -18,7 +18,8 @@ from understudy.models.store.sql import (
     webhook_endpoint,
     webhook_secret,
 )
-from understudy.models.webhooks import DEAD, PENDING, ROTATION_S, Delivery, Signing, new_secret
+from understudy.models.webhook_events import DEAD, PENDING, Delivery
+from understudy.models.webhook_signing import ROTATION_S, Signing, new_secret
 
 _row = webhook_delivery.c
 _pending = _row.state == literal_column("'pending'")

@@ -16,8 +16,9 @@ from understudy.models.objects.webhook import (
     endpoint_object,
 )
 from understudy.models.request.wire import RequestError
+from understudy.models.webhook_events import EVENTS, PATTERNS
 from understudy.models.webhook_receivers import MAX_URL, RefusedReceiver, check_receiver
-from understudy.models.webhooks import EVENTS, PATTERNS, SECRET_READ, callback_owner
+from understudy.models.webhook_signing import SECRET_READ, callback_owner
 from understudy.producer.api.access.auth import Administrator, Caller
 from understudy.producer.api.bodies import checked, documented, read_json
 from understudy.producer.api.context import Api, Context

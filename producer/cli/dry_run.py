@@ -12,10 +12,10 @@ from understudy.models.costs.forecast import ChainForecast, StepForecast
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.producer.cli import requests
-from understudy.producer.figures import counted, dollars
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 from understudy.producer.ledger import NoLedger, open_ledger
+from understudy.producer.number_format import counted, dollars
 from understudy.producer.processes.data_folder_lock import DataFolderBusy, data_lock
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.runs.resume import Preview, preview_of

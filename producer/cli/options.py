@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from understudy.models.tenants import weight_of
-from understudy.producer.figures import seconds_of
+from understudy.producer.number_format import seconds_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ from understudy.models.state import JobState, Priority, PriorityWord
 from understudy.models.store.work.jobs import JobFilter
 from understudy.models.tenants import USUAL_WEIGHT
 from understudy.producer import request_fields as words
-from understudy.producer.acting import python_program
+from understudy.producer.audit_actor import python_program
 from understudy.producer.client.connection import Connection
 from understudy.producer.client.errors import NotPossible, WaitTimeout
 from understudy.producer.client.results import Batch, Job, Page, Result

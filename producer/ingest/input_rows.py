@@ -20,7 +20,6 @@ from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
 from understudy.models.request.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.options import ROUTE_WORDS, RouteOptions, refuse_misplaced
-from understudy.producer.figures import counted
 from understudy.producer.ingest.csv_input import SHEETS, Rows, Sheet, Template, sheet_of
 from understudy.producer.ingest.decoding import (
     LINE_MAX_BYTES,
@@ -33,6 +32,7 @@ from understudy.producer.ingest.decoding import (
     open_input,
     open_text,
 )
+from understudy.producer.number_format import counted
 from understudy.producer.runs.output import CSV, SEPARATORS, CsvForm
 
 FIELDS_NAMED = 5

@@ -19,9 +19,9 @@ from understudy.models.cancellation import end
 from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
 from understudy.models.queue.redis_check import check_redis
-from understudy.models.spool import replay
 from understudy.models.store import Store, StoreError, open_store
-from understudy.producer.figures import counted
+from understudy.models.unsaved_outcomes import replay
+from understudy.producer.number_format import counted
 from understudy.producer.processes.data_folder_lock import data_lock
 from understudy.producer.processes.embedded import embedded_redis
 from understudy.producer.processes.health_file import OLD_S

@@ -14,9 +14,9 @@ from understudy.models.state import OPEN_STATES, BatchState, JobState
 from understudy.models.store import Store
 from understudy.models.store.work.comparison import AGAIN, CHANGED, LEFT, NEW, REWORDED, ComparedLine, Displaced
 from understudy.models.store.work.runs import RunLine
-from understudy.producer.figures import counted
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import request_of
+from understudy.producer.number_format import counted
 from understudy.producer.runs.reruns import WORTH_ANOTHER_CHAIN
 
 LINES_NAMED = 5

@@ -15,7 +15,7 @@ from understudy.models.jobs.views import DeploymentTally
 from understudy.models.request.needs import Needs
 from understudy.models.routing.chain import Chain
 from understudy.models.routing.suitability import Suitability
-from understudy.producer.figures import counted, expected_cost
+from understudy.producer.number_format import counted, expected_cost
 
 LINES_NAMED = 5
 SKIPS_NAMED = 5

@@ -15,11 +15,11 @@ from understudy.models.state import OPEN_BATCH_STATES, BatchState
 from understudy.models.store import Store
 from understudy.models.store.work.comparison import CHANGED, LEFT
 from understudy.models.tenants import DEFAULT_TENANT
-from understudy.producer.acting import command_line
-from understudy.producer.figures import counted, expected_cost, spent
+from understudy.producer.audit_actor import command_line
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
 from understudy.producer.ledger import cancel_batch
+from understudy.producer.number_format import counted, expected_cost, spent
 from understudy.producer.runs.budget_grants import spent_its_budget
 from understudy.producer.runs.comparison import Comparison, compare, jobs_to_ask, lines_of
 from understudy.producer.runs.other_chain import in_slices

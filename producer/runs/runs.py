@@ -21,10 +21,10 @@ from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState
 from understudy.models.store import Store
 from understudy.models.store.work.runs import Standing
 from understudy.models.tenants import USUAL_WEIGHT
-from understudy.producer.figures import counted
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs
+from understudy.producer.number_format import counted
 from understudy.producer.runs.comparison import Comparison, lines_of
 from understudy.producer.runs.preflight import Preflight
 from understudy.producer.runs.retry_chain import ENDED_BADLY, Summary, views_of

@@ -18,7 +18,7 @@ from understudy.models.objects.attempt import AttemptObject
 from understudy.models.objects.job import state_of
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES, BatchState, JobState
 from understudy.models.tenants import DEFAULT_TENANT
-from understudy.producer.figures import ago, counted, dollars, duration, spent, spent_briefly
+from understudy.producer.number_format import ago, counted, dollars, duration, spent, spent_briefly
 from understudy.producer.runs.output import error_text, output_line, row_of_job
 from understudy.producer.runs.retry_chain import summary
 from understudy.producer.status.split_table import percent, split_table

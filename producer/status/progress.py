@@ -13,7 +13,7 @@ from rich.text import Text
 
 from understudy.models.jobs.views import BatchView
 from understudy.models.state import OPEN_BATCH_STATES
-from understudy.producer.figures import duration, spent, spent_briefly
+from understudy.producer.number_format import duration, spent, spent_briefly
 from understudy.producer.runs.retry_chain import Summary
 from understudy.producer.status.split_table import merged, percent
 

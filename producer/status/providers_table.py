@@ -9,7 +9,7 @@ from rich.table import Table
 
 from understudy.models.failure import Scope
 from understudy.models.limits.state import Source
-from understudy.producer.figures import ago, clock_time, duration, until
+from understudy.producer.number_format import ago, clock_time, duration, until
 from understudy.producer.status.printing import WIDE_CHARS, new_table, page
 
 Row = Mapping[str, Any]

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from understudy.models.jobs.views import BatchView, DeploymentTally
-from understudy.producer.figures import spent_briefly
+from understudy.producer.number_format import spent_briefly
 
 MEASURED_ON = 10_000
 """Characters: wide enough for any table."""

@@ -11,7 +11,7 @@ from understudy.models.jobs.views import BatchView
 from understudy.models.jobs.wait_reasons import CREDENTIAL, PAUSED, WHO_CAN_HELP, Waiting
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
-from understudy.producer.figures import counted
+from understudy.producer.number_format import counted
 from understudy.producer.queue_access import queue_of
 from understudy.producer.status.failed_calls import in_a_line, said
 from understudy.producer.status.waiting import (

@@ -16,7 +16,7 @@ from understudy.models.queue import keys
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import OPEN_BATCH_STATES, BatchState, JobState, Priority
 from understudy.models.store import Store
-from understudy.producer.figures import until as until_words
+from understudy.producer.number_format import until as until_words
 from understudy.producer.queue_access import in_time
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from understudy.models.errors import UnderstudyError
-from understudy.producer.figures import dollars, duration
+from understudy.producer.number_format import dollars, duration
 from understudy.producer.web.access import SignInNeeded
 
 FOLDER = Path(__file__).parent

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from understudy.worker.failures.hints import MAX_HINT_S, seconds_or_until, sender_now
+from understudy.worker.failures.retry_after import MAX_HINT_S, seconds_or_until, sender_now
 
 MINUTE_S = 60.0
 HOUR_S = 3_600.0

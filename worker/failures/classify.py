@@ -23,7 +23,7 @@ from understudy.worker.failures.about_requests import (
 from understudy.worker.failures.complaint import MAX_READ_BYTES, Complaint, parsed, read_complaint
 from understudy.worker.failures.echoes import CUT, Echoes, Sent
 from understudy.worker.failures.evidence import Evidence, Signs
-from understudy.worker.failures.hints import MAX_HINT_S, read_hint
+from understudy.worker.failures.retry_after import MAX_HINT_S, read_hint
 
 EVIDENCE = (
     *PAGES,

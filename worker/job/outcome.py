@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from understudy.models.failure import FailureClass
-from understudy.models.jobs.errors import error_object
+from understudy.models.jobs.error_object import error_object
 from understudy.models.jobs.execution import AttemptRecord, ResultRecord, Settled, StartedJob
 from understudy.models.jobs.wait_reasons import GIVEN_BACK, Waiting
 from understudy.models.routing.chain import Chain

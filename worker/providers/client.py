@@ -28,7 +28,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from understudy.models.overflow import append, overflow_file
+from understudy.models.disk_buffer import append, overflow_file
 from understudy.worker.job.memory import SMALL_BYTES, room_for
 from understudy.worker.providers.base import BadAnswer, Endpoint, WireRequest
 from understudy.worker.providers.proxies import Proxies, proxy_at

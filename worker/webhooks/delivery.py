@@ -14,9 +14,9 @@ from understudy.models.cancellation import end
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store, StoreOutage
 from understudy.models.store.deliveries import Due, Place
-from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Delivery, Tried
+from understudy.models.webhook_events import DEAD, DELIVERED, PENDING, Delivery, Tried
 from understudy.worker.concurrency import Coalescer
-from understudy.worker.failures.hints import MAX_HINT_S, retry_after_s
+from understudy.worker.failures.retry_after import MAX_HINT_S, retry_after_s
 from understudy.worker.planner.fair_share import Entrant, FairShare, Path
 from understudy.worker.webhooks.message import Messages, Unsendable
 from understudy.worker.webhooks.sender import DEADLINE_S, Answer, Sender

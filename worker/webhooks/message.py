@@ -1,5 +1,5 @@
-"""What a delivery sends: its body, built when it is sent because ended jobs and batches do not change, and the headers
-that sign it.
+"""What a delivery sends: its body, built when it is sent because ended jobs and batches do not change, and its headers
+(signed as in models/webhook_signing.py).
 
     {"id": "evt_…", "object": "event", "type": "job.succeeded", "created_at": 1795000000,
      "timestamp": "2026-11-22T20:00:00Z", "data": {…}}
@@ -20,7 +20,8 @@ import orjson
 from understudy.models.objects.job import job_object, with_result
 from understudy.models.state import JobState
 from understudy.models.store import Store
-from understudy.models.webhooks import Delivery, Signing, signed_headers
+from understudy.models.webhook_events import Delivery
+from understudy.models.webhook_signing import Signing, signed_headers
 
 MAX_INLINE_BYTES = 256 * 1024
 

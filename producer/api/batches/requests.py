@@ -16,9 +16,9 @@ from understudy.models.state import Priority, PriorityWord
 from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT
 from understudy.producer import request_fields as words
 from understudy.producer.api.bodies import checked
-from understudy.producer.figures import seconds_of
+from understudy.producer.number_format import seconds_of
 
-SHORTEST_S, LONGEST_S = 60.0, 7 * 86_400.0
+SHORTEST_S = 60.0
 MAX_URL_CHARS = 2_048
 NUL = rb"\u0000"
 
@@ -94,7 +94,7 @@ def parse_request(document: dict[str, Any], settings: Settings, rules: Rules = N
 def window_s(text: str) -> float:
     """A completion window in seconds. Raises RequestError."""
     window = seconds_of(text) if text[-1:].isalpha() else None
-    if window is None or not SHORTEST_S <= window <= LONGEST_S:
+    if window is None or not SHORTEST_S <= window <= words.LONGEST_DEADLINE_S:
         raise RequestError(
             "'completion_window' must be a time from 1m to 7d, such as 24h or 90m", "completion_window", "invalid_value"
         )

@@ -13,7 +13,7 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from understudy.models.overflow import overflow_file
+from understudy.models.disk_buffer import overflow_file
 from understudy.producer.api.access.admission import is_left_to_answers
 from understudy.producer.api.context import Context
 from understudy.producer.api.errors import ApiError

@@ -11,13 +11,13 @@ from understudy.models.routing.options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
 from understudy.models.store.audit import Values
-from understudy.producer.acting import command_line
+from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.status import print_batch
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.figures import counted
 from understudy.producer.ledger import batch_named, cancel_batch, job_named
+from understudy.producer.number_format import counted
 from understudy.producer.runs.budget_grants import grant, is_subject
 from understudy.producer.runs.reruns import retry as rerun
 from understudy.producer.runs.reruns import take_another_chain

@@ -14,7 +14,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.objects.administration import key_object
 from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT
-from understudy.producer.acting import command_line
+from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.commands.tenants import tenant_name
 from understudy.producer.cli.errors import Refused

@@ -8,15 +8,15 @@ import typer
 
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store, open_store
-from understudy.models.store.database.schema import head
+from understudy.models.store.database.migrate import head
 from understudy.models.store.retention import Prunable
 from understudy.models.tenants import DEFAULT_TENANT
-from understudy.producer.acting import command_line
 from understudy.producer.api.files.blobs import StorageDown, open_blobs
+from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused, plain_errors
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.figures import counted
+from understudy.producer.number_format import counted
 from understudy.producer.status import printing as show
 from understudy.producer.terminal import console, say
 

@@ -14,12 +14,12 @@ from understudy.models.limits.state import clear_limits
 from understudy.models.objects.provider import ProviderObject
 from understudy.models.queue.redis_check import QueueUnavailable, connected
 from understudy.models.store import LEDGER_FILE, Store
-from understudy.producer.acting import command_line
+from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused, plain_errors
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.figures import counted
 from understudy.producer.ledger import open_ledger
+from understudy.producer.number_format import counted
 from understudy.producer.queue_access import queue_url
 from understudy.producer.status import printing as show
 from understudy.producer.status.provider_state import LedgerPart, provider_documents, read_ledger, read_live

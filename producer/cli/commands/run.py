@@ -12,9 +12,9 @@ from understudy.producer.cli import options, requests
 from understudy.producer.cli.dry_run import dry_run
 from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.installation import HERE, Installation, with_options
-from understudy.producer.runs.main_job import RunOptions
-from understudy.producer.runs.main_job import run as run_main_job
 from understudy.producer.runs.output import check_suffix
+from understudy.producer.runs.run_command import RunOptions
+from understudy.producer.runs.run_command import run as run_main_job
 from understudy.producer.runs.runs import RunRequest
 from understudy.producer.terminal import console
 

@@ -23,12 +23,12 @@ from understudy.models.logs import configure_logs, relay
 from understudy.models.queue.redis_check import shown_url
 from understudy.models.tenants import DEFAULT_TENANT
 from understudy.models.this_machine import is_loopback
-from understudy.producer.acting import command_line
+from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.installation import Installation, with_options
-from understudy.producer.figures import counted
 from understudy.producer.found_config import told_of
+from understudy.producer.number_format import counted
 from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Stack, Workers, open_stack
 

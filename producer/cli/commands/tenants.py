@@ -16,7 +16,7 @@ from understudy.models.routing.allowlist import allowed_name
 from understudy.models.routing.data_rules import Tags, shown
 from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT, NO_LIMIT, TENANT_NAME, TenantLimits
-from understudy.producer.acting import command_line
+from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options, requests
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation

@@ -15,8 +15,8 @@ from understudy.producer.cli import options
 from understudy.producer.cli.commands.status import print_batch
 from understudy.producer.cli.installation import HERE, Installation
 from understudy.producer.client import AsyncClient
-from understudy.producer.figures import spent
 from understudy.producer.ledger import job_named, shown_batch
+from understudy.producer.number_format import spent
 from understudy.producer.runs.retry_chain import line_of, summary, views_of
 from understudy.producer.status import printing as show
 from understudy.producer.status.documents import job_document

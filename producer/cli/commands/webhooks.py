@@ -14,13 +14,14 @@ from understudy.models.config.settings import Settings
 from understudy.models.objects.webhook import delivery_object, endpoint_object
 from understudy.models.store import Store
 from understudy.models.tenants import DEFAULT_TENANT
+from understudy.models.webhook_events import DEAD, DELIVERED, EVENTS, PATTERNS, PENDING
 from understudy.models.webhook_receivers import RefusedReceiver, check_receiver
-from understudy.models.webhooks import DEAD, DELIVERED, EVENTS, PATTERNS, PENDING, SECRET_READ, callback_owner
-from understudy.producer.acting import command_line
+from understudy.models.webhook_signing import SECRET_READ, callback_owner
+from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import Refused
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.figures import counted
+from understudy.producer.number_format import counted
 from understudy.producer.status import printing as show
 from understudy.producer.terminal import say
 

@@ -14,7 +14,7 @@ from understudy.models.store import Store
 from understudy.models.tables import Worker
 from understudy.producer.cli import options
 from understudy.producer.cli.installation import HERE, Installation
-from understudy.producer.figures import ago
+from understudy.producer.number_format import ago
 from understudy.producer.queue_access import in_time, queue_of
 from understudy.producer.status import printing as show
 from understudy.producer.status.waiting import NO_WORKER

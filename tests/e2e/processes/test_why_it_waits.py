@@ -16,7 +16,7 @@ from stage_hands import DEADLINE_S, Mock, Scene, until
 
 from understudy.models.config.settings import load_settings
 from understudy.producer.ingest.input_rows import Shape
-from understudy.producer.runs.main_job import RunOptions, run
+from understudy.producer.runs.run_command import RunOptions, run
 from understudy.producer.runs.runs import RunRequest
 
 RETRY_AFTER_S = 120

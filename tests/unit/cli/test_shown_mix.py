@@ -9,7 +9,7 @@ from rich.console import Console
 from understudy.models.jobs.views import BatchView, DeploymentTally
 from understudy.models.objects.batch import batch_object
 from understudy.models.state import BatchState, JobState, Priority
-from understudy.producer.figures import spent, spent_briefly
+from understudy.producer.number_format import spent, spent_briefly
 from understudy.producer.status import printing as show
 from understudy.producer.status import providers_table as show_providers
 from understudy.producer.status.split_table import percent, split_table

@@ -8,7 +8,7 @@ from job_view_help import job_view
 from understudy.models.jobs.wait_reasons import Waiting, as_json, from_json, put_back_at, put_back_for
 from understudy.models.objects.waiting import waiting_object
 from understudy.models.state import JobState
-from understudy.producer.figures import clock_time
+from understudy.producer.number_format import clock_time
 from understudy.producer.status.waiting import NO_PLANNER, NO_WORKER, WaitNews, explained
 
 NOW = 1_800_000_000.0

@@ -12,7 +12,7 @@ from understudy.models.jobs.submission import Estimate, NewJob
 from understudy.models.jobs.views import DeploymentTally
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS, Usage
 from understudy.models.routing.chain import EMBEDDINGS, Chain, Step
-from understudy.producer.figures import dollars, expected_cost
+from understudy.producer.number_format import dollars, expected_cost
 
 PRICES = {"cheap": {"input": 1.0, "output": 2.0}, "dear": {"input": 100.0, "output": 200.0}}
 LEAD = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "prices": PRICES}

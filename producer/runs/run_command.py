@@ -22,9 +22,9 @@ from understudy.models.jobs.views import BatchView
 from understudy.models.objects.batch import deployment_shares
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store, StoreOutage
-from understudy.producer.figures import counted, spent
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.input_rows import csv_form
+from understudy.producer.number_format import counted, spent
 from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Workers, open_stack
 from understudy.producer.runs.budget_grants import spent_its_budget
