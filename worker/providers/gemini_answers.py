@@ -17,8 +17,7 @@ from understudy.worker.providers.usage import gemini_usage
 _NUMBERED = ("FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
 _GEMINI_NUMBERS = (*_NUMBERED, "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MALFORMED_FUNCTION_CALL")
 _VERTEX_NUMBERS = (*_NUMBERED, "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MALFORMED_FUNCTION_CALL", "MODEL_ARMOR")
-_IMAGE_SAFETY = 11
-"""The last number on which both agree; source: the two services' published protocol buffers."""
+"""Finish reasons by number. Source: the two services' published protocol buffers."""
 
 _TEXT_KEYS = frozenset({"text", "thought", "thoughtSignature"})
 _SNAKE = re.compile(r"_([a-z0-9])")
