@@ -24,7 +24,7 @@ WEAK_PROBES_S = (2.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class DisabledCredential:
     """`model` ALL_MODELS, or the one model that this credential lacks. `since`: when it was disabled, regardless of
     later probes. `probe_at`: when one job may probe it; None: not before a person has acted. `job_id`: the job whose
     provider message `reason` repeats; None: `reason` is not a provider's.

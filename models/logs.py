@@ -72,7 +72,7 @@ def configure_logs(settings: LogSettings) -> None:
 def log_handler(settings: LogSettings, stream: TextIO | None = None) -> logging.Handler:
     """Writes lines to a stream; default: standard error."""
     handler = logging.StreamHandler(stream)
-    handler.addFilter(_name_what_it_is_about)
+    handler.addFilter(_attach_ids)
     handler.setFormatter(JsonLines() if settings.format == "json" else TextLines())
     return handler
 
@@ -113,7 +113,7 @@ class JsonLines(logging.Formatter):
         return _one_line(json.dumps({**head, **_ids(record), **measured}, ensure_ascii=False, default=str))
 
 
-def _name_what_it_is_about(record: logging.LogRecord) -> bool:
+def _attach_ids(record: logging.LogRecord) -> bool:
     record.about = _about.get()
     return True
 

@@ -38,7 +38,7 @@ OWN_HOSTS: Mapping[str, str] = {
 """Hosts of providers with more than one address, by the variable of their key."""
 
 
-def told_of(settings: Settings, config: Path | None, environ: Mapping[str, str]) -> list[str]:
+def warnings_about(settings: Settings, config: Path | None, environ: Mapping[str, str]) -> list[str]:
     """Warnings as sentences; none for a file given with --config, or one without such settings."""
     if config is not None or not Path(CONFIG_NAME).exists():
         return []

@@ -126,9 +126,9 @@ class Heartbeat:
         with suppress(TimeoutError):
             async with asyncio.timeout(for_s):
                 await self._stopping.wait()
-        self._mind_the_main_loop(for_s)
+        self._watch_main_loop(for_s)
 
-    def _mind_the_main_loop(self, rested_s: float) -> None:
+    def _watch_main_loop(self, rested_s: float) -> None:
         """Counted in this thread's rests, not by the clock: in a suspended process both stop."""
         self._still_s = self._still_s + rested_s if self._turns == self._turns_seen else 0.0
         self._turns_seen = self._turns

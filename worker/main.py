@@ -91,7 +91,7 @@ class Shift:
         await replay(self._box.settings.data, self._box.store)
         await self._register(self._box.store)
         self._heartbeat.start()
-        self._tell_of_start()
+        self._log_worker_start()
         side_tasks: list[asyncio.Task[None]] = [
             asyncio.create_task(task, name=name) for name, task in self._side_tasks()
         ]
@@ -116,7 +116,7 @@ class Shift:
                 raise error
         return self._claims.done
 
-    def _tell_of_start(self) -> None:
+    def _log_worker_start(self) -> None:
         """With what it is connected to; contains no password."""
         urls = self._box.store.place, shown_url(self._box.settings.redis_url or "")
         where = "Started Understudy %s: a worker of %d slots; ledger %s, queue %s"

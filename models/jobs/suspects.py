@@ -14,7 +14,7 @@ DEAD_AT = 7
 """A job with this many crashes fails if it was alone in its worker at the last one."""
 
 
-def company(crashes: int, slots: int) -> int:
+def max_suspects(crashes: int, slots: int) -> int:
     """How many jobs with at least this many crashes a worker may run at once: half of its slots, an eighth, a
     thirty-second, one."""
     return slots if crashes == 0 else max(2 * slots // 4**crashes, 1)
@@ -26,7 +26,7 @@ def admit(new: Sequence[int], aboard: Iterable[int], slots: int) -> list[bool]:
     admitted = []
     for crashes in new:
         limits = range(1, min(crashes, ALONE_AT) + 1)
-        fits = all(sum(other >= least for other in held) < company(least, slots) for least in limits)
+        fits = all(sum(other >= least for other in held) < max_suspects(least, slots) for least in limits)
         admitted.append(fits)
         if fits and crashes:
             held.append(crashes)

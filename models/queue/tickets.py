@@ -113,7 +113,7 @@ async def stage_at_once(
     return await stage(redis, [(job.id, job.priority) for job in jobs], clock, AT_ONCE_MAX, in_line(tenant))
 
 
-async def stand_in_line(redis: Redis, tenants: Collection[str]) -> None:
+async def leave_staging_to_planner(redis: Redis, tenants: Collection[str]) -> None:
     """From now on only the planner writes tickets of these tenants."""
     async with redis.pipeline(transaction=False) as pipeline:
         for tenant in tenants:

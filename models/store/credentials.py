@@ -2,7 +2,7 @@
 
 from sqlalchemy import Boolean, bindparam, delete, or_, select
 
-from understudy.models.disabled import ALL_MODELS, SetAside
+from understudy.models.disabled import ALL_MODELS, DisabledCredential
 from understudy.models.failure import FailureClass
 from understudy.models.store.ledger import Area
 from understudy.models.store.sql import clean, credential, replacing, upsert
@@ -46,9 +46,9 @@ class Credentials(Area):
         row = {"provider": provider, "key": key, "model": model or ALL_MODELS, "since": now, **words}
         await self._db.change(SET_ASIDE, row)
 
-    async def listed(self) -> list[SetAside]:
+    async def listed(self) -> list[DisabledCredential]:
         rows = await self._db.rows(CREDENTIALS)
-        return [SetAside(**{**row._mapping, "failure": FailureClass(row.failure)}) for row in rows]
+        return [DisabledCredential(**{**row._mapping, "failure": FailureClass(row.failure)}) for row in rows]
 
     async def enable(self, provider: str, key: str | None = None, model: str | None = None) -> list[str]:
         """Enable a credential, or all of a provider; returns the keys of the removed records.

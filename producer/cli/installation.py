@@ -12,7 +12,7 @@ import typer
 from understudy.models.config.settings import Settings, load_settings
 from understudy.models.store import Store
 from understudy.producer.cli.errors import plain_errors
-from understudy.producer.found_config import told_of
+from understudy.producer.found_config import warnings_about
 from understudy.producer.ledger import open_ledger
 from understudy.producer.terminal import say
 
@@ -38,7 +38,7 @@ class Installation:
     def settings_for_calls(self) -> Settings:
         """For a command that calls providers: first print warnings about a configuration found in this folder."""
         settings = self.settings()
-        for sentence in told_of(settings, self.config, os.environ):
+        for sentence in warnings_about(settings, self.config, os.environ):
             say(sentence)
         return settings
 

@@ -18,7 +18,7 @@ LEASE_S; until then, no other process can take over the run."""
 
 
 @asynccontextmanager
-async def alone_at_work(store: Store, asked: RunRequest, say: Callable[[str], None]) -> AsyncIterator[None]:
+async def exclusive_run(store: Store, asked: RunRequest, say: Callable[[str], None]) -> AsyncIterator[None]:
     """Lock the output from before the input is accepted until the results are written.
 
     Waits for a process that may have been killed. Raises OtherRun when it is alive: two runs would ask, and pay for,

@@ -100,7 +100,7 @@ async def retry_failed(
     retry = Retry()
 
     async def wanted() -> AsyncIterator[NewJob]:
-        async for ended in line.ended_badly():
+        async for ended in line.unanswered_jobs():
             if ended.failure is None or ended.failure in of_each.get(ended.batch_id, worth):
                 yield ended.job
             else:
@@ -146,10 +146,10 @@ class _Line:
         await store.runs.settle_retries(run_id)
         return cls(store, await accepted(store, await store.runs.batches_of(run_id)), run_id)
 
-    def ended_badly(self) -> AsyncIterator[EndedJob]:
+    def unanswered_jobs(self) -> AsyncIterator[EndedJob]:
         if self.run_id is not None:
-            return self.store.reruns.lines_ended_badly(self.run_id)
-        return self._newest(self.store.reruns.ended_badly)
+            return self.store.reruns.unanswered_lines(self.run_id)
+        return self._newest(self.store.reruns.unanswered_jobs)
 
     def answered_by(self, providers: Sequence[str]) -> AsyncIterator[EndedJob]:
         if self.run_id is not None:

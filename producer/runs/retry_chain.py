@@ -56,11 +56,11 @@ def summary(views: list[BatchView]) -> Summary:
     asked_again = sum(view.total for view in views[1:] if ANSWERED_BY in view.options)
     succeeded = sum(view.counts.get(JobState.SUCCEEDED, 0) for view in views) - asked_again
     retried = sum(view.total for view in views[1:]) - asked_again
-    ended_badly = sum(count for view in views for state, count in view.counts.items() if state in ENDED_BADLY)
+    unanswered_jobs = sum(count for view in views for state, count in view.counts.items() if state in ENDED_BADLY)
     return Summary(
         total=views[0].total,
         succeeded=succeeded,
-        failed=max(ended_badly - retried, 0),
+        failed=max(unanswered_jobs - retried, 0),
         open=any(view.state in OPEN_BATCH_STATES for view in views),
         cost_usd=sum(view.cost_usd for view in views),
         fallbacks=sum(view.fallbacks for view in views),

@@ -29,7 +29,7 @@ from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Workers, open_stack
 from understudy.producer.runs.budget_grants import spent_its_budget
 from understudy.producer.runs.comparison import Comparison
-from understudy.producer.runs.lease import BatchLease, alone_at_work
+from understudy.producer.runs.lease import BatchLease, exclusive_run
 from understudy.producer.runs.output import check_suffix, is_csv, write_output
 from understudy.producer.runs.resume import begin
 from understudy.producer.runs.retry_chain import Summary, views_of
@@ -78,7 +78,7 @@ async def run(settings: Settings, options: RunOptions, console: Console) -> int:
     form = csv_form(asked.source, asked.shape, asked.output, safe=asked.csv_safe)
     refuse_bad_start(settings, asked.source, asked.shape, skip_bad=asked.skip_bad)
     display = Display(console)
-    async with open_stack(settings, display.say) as stack, alone_at_work(stack.store, asked, display.say):
+    async with open_stack(settings, display.say) as stack, exclusive_run(stack.store, asked, display.say):
         interrupts = _Interrupts()
         await _enable_credentials(stack.store)
         job = await begin(stack.store, settings, asked)

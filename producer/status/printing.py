@@ -22,7 +22,7 @@ from understudy.producer.number_format import ago, counted, dollars, duration, s
 from understudy.producer.runs.output import error_text, output_line, row_of_job
 from understudy.producer.runs.retry_chain import summary
 from understudy.producer.status.split_table import percent, split_table
-from understudy.producer.status.waiting import how_to_go_on
+from understudy.producer.status.waiting import resume_advice
 from understudy.producer.terminal import output, say
 from understudy.producer.terminal import page as page
 
@@ -89,7 +89,7 @@ def print_batch(
         facts.append(f"budget {amount(view.budget_usd)} USD{held}")
     out.print("; ".join(facts))
     if view.paused and view.state in OPEN_BATCH_STATES:
-        out.print(f"[yellow]{escape(how_to_go_on(view))}[/yellow]")
+        out.print(f"[yellow]{escape(resume_advice(view))}[/yellow]")
     if why:
         out.print(f"[yellow]{escape(why)}[/yellow]")
     for reason, count in view.waits:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from understudy.models.config.catalog import ResolvedProvider, account_of, keys_of, limits_of
 from understudy.models.config.provider_settings import ApiKey, Limits
 from understudy.models.config.settings import Settings
-from understudy.models.disabled import SetAside
+from understudy.models.disabled import DisabledCredential
 from understudy.models.failure import Scope
 from understudy.models.limits.state import AccountState, Cooldown, Limit, LimitState, Schedule, end_of_day, read_limits
 from understudy.models.objects.provider import (
@@ -39,7 +39,7 @@ LANES_MAX = 1_000
 class LedgerPart:
     """Data from the ledger: disabled credentials, calls of the last minute, and (provider, model) of open jobs."""
 
-    aside: Sequence[SetAside] = ()
+    aside: Sequence[DisabledCredential] = ()
     calls: Sequence[CallCount] = ()
     models: Sequence[tuple[str, str]] = ()
 
@@ -203,7 +203,7 @@ def _cooldown(cooldown: Cooldown) -> CooldownObject:
     }
 
 
-def _disabled(row: SetAside) -> DisabledObject:
+def _disabled(row: DisabledCredential) -> DisabledObject:
     return {
         "model": row.model or None,
         "failure": row.failure,
@@ -215,7 +215,7 @@ def _disabled(row: SetAside) -> DisabledObject:
 
 def _state(
     key: ApiKey | None,
-    aside: Sequence[SetAside],
+    aside: Sequence[DisabledCredential],
     cooldowns: Sequence[Cooldown],
     in_flight: InFlight,
     next_start: float | None,

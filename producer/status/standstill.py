@@ -20,8 +20,8 @@ from understudy.producer.status.waiting import (
     blocked_by,
     explained,
     first_paused,
-    how_to_go_on,
     lack_of_workers,
+    resume_advice,
     waiting_of,
 )
 
@@ -45,7 +45,7 @@ async def awaited(settings: Settings, store: Store, views: Sequence[BatchView]) 
     """
     if held := first_paused(views):
         paused = held.paused or ""
-        return Waiting(paused, PAUSED), f"it is paused: {paused}; {how_to_go_on(held)}"
+        return Waiting(paused, PAUSED), f"it is paused: {paused}; {resume_advice(held)}"
     open_ones = [view for view in views if view.state in OPEN_BATCH_STATES]
     if not open_ones:
         return None, ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.models.config.catalog import UnknownProvider, account_of, keys_of, limits_of, resolve_provider
 from understudy.models.config.provider_settings import Limits
 from understudy.models.config.settings import Settings
-from understudy.models.disabled import SetAside
+from understudy.models.disabled import DisabledCredential
 from understudy.models.failure import Scope
 from understudy.models.jobs.pause_reasons import BY_FAILURES, PauseKind
 from understudy.models.jobs.views import BatchView, JobView
@@ -44,17 +44,17 @@ async def lack_of_workers(store: Store) -> str | None:
 
 async def waiting_of(store: Store, redis: "Redis | None", views: Sequence[BatchView]) -> list[Waiting | None]:
     """What each batch waits for; None: it is running, is paused, or has ended. Raises StoreError."""
-    still = [_stands_still(view) for view in views]
-    nobody = await nobody_works(store, redis) if any(still) else None
+    still = [_is_idle(view) for view in views]
+    nobody = await missing_worker_or_planner(store, redis) if any(still) else None
     return [(nobody or view.waiting) if stands else None for view, stands in zip(views, still, strict=True)]
 
 
-def _stands_still(view: BatchView) -> bool:
+def _is_idle(view: BatchView) -> bool:
     open_one = view.state is BatchState.IN_PROGRESS and not view.paused
     return open_one and not view.counts.get(JobState.RUNNING)
 
 
-async def nobody_works(store: Store, redis: "Redis | None") -> Waiting | None:
+async def missing_worker_or_planner(store: Store, redis: "Redis | None") -> Waiting | None:
     """Why nothing at all starts: no worker, no queue (`redis` None: there is none), or no planner."""
     if not await store.workers.live():
         return NO_WORKER
@@ -110,7 +110,7 @@ async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -
     views = [view for batch_id in batches if (view := await store.batches.view(batch_id)) is not None]
     if any(view.counts.get(JobState.RUNNING) for view in views):
         return None
-    waits = [view.waiting for view in views if _stands_still(view)]
+    waits = [view.waiting for view in views if _is_idle(view)]
     if waits and all(waiting is not None and waiting.hold == RULES for waiting in waits):
         return waits[0].reason if waits[0] else None
     now = await store.now()
@@ -126,7 +126,7 @@ async def blocked_by(store: Store, settings: Settings, batches: Sequence[str]) -
     return f"key '{row.key}' of provider '{row.provider}' is disabled ({row.failure}: {row.reason})"
 
 
-def _blocked(chain: Chain, settings: Settings, aside: Iterable[SetAside]) -> bool:
+def _blocked(chain: Chain, settings: Settings, aside: Iterable[DisabledCredential]) -> bool:
     """Whether every credential of every step is disabled."""
     refused = {(row.provider, row.key) for row in aside if row.model == ""}
     for step in chain.steps:
@@ -155,7 +155,7 @@ def resumed(
     return old, new | {word: name for word, name in route.items() if name is not None}
 
 
-def how_to_go_on(held: BatchView) -> str:
+def resume_advice(held: BatchView) -> str:
     if held.pause_kind is PauseKind.STOPPED:
         return f"stopped; repeat the run or use `understudy resume {held.id}` to continue it"
     goes_on = f"`understudy resume {held.id}` resumes it"
@@ -168,7 +168,7 @@ async def waiting_of_job(settings: Settings, store: Store, queue: "Redis | None"
     """None: the job is running, has ended, or is scheduled for later by its owner. Raises StoreError."""
     if job.state is not JobState.QUEUED:
         return None
-    nobody = await nobody_works(store, queue)
+    nobody = await missing_worker_or_planner(store, queue)
     if nobody is not None or queue is None:
         return nobody
     if job.is_scheduled:
@@ -207,7 +207,7 @@ def _accounts(settings: Settings, step: Step) -> list[str]:
 
 
 def held_at(
-    settings: Settings, chain: Chain, priority: Priority, live: "LimitState", aside: Sequence[SetAside]
+    settings: Settings, chain: Chain, priority: Priority, live: "LimitState", aside: Sequence[DisabledCredential]
 ) -> Waiting | None:
     """What the steps of the chain wait for; None when one of them could start a call now.
 
@@ -225,7 +225,7 @@ def held_at(
     return min(held, key=lambda each: each.until or float("inf"), default=None)
 
 
-def _held(settings: Settings, step: Step, live: "LimitState", aside: Sequence[SetAside]) -> Waiting | None:
+def _held(settings: Settings, step: Step, live: "LimitState", aside: Sequence[DisabledCredential]) -> Waiting | None:
     """The wait of the credential that may start first; None when one may start now."""
     try:
         provider = resolve_provider(settings, step.provider)

@@ -176,7 +176,7 @@ class ClaimLoop:
     async def _claim(self) -> bool:
         """Turn tickets into running jobs. False if there was nothing to claim."""
         try:
-            await self._give_doubtful_back()
+            await self._return_uncertain_claims()
             claimed = await self._tickets(min(self.concurrency - len(self._tasks), START_AT_MOST))
         except OUTAGES as outage:
             if not self._away:
@@ -188,7 +188,7 @@ class ClaimLoop:
         if not claimed:
             return False
         started = await self._start(claimed)
-        aboard = await self._those_that_fit(started)
+        aboard = await self._admitted_tickets(started)
         for job in aboard:
             task = self._spawn(self._work(job) if job.crashes < ALONE_AT else self._work_alone(job))
             if job.priority is Priority.BULK:
@@ -218,13 +218,13 @@ class ClaimLoop:
             await asyncio.sleep(OUTAGE_PAUSE_S)
             return []
 
-    async def _give_doubtful_back(self) -> None:
+    async def _return_uncertain_claims(self) -> None:
         """A claim may have been committed although its reply was lost: the jobs would be held here without running."""
         if self._doubtful:
             await self.store.workers.give_back(self.worker_id, sorted(self._doubtful - self._aboard.keys()))
             self._doubtful.clear()
 
-    async def _those_that_fit(self, started: list[StartedJob]) -> list[StartedJob]:
+    async def _admitted_tickets(self, started: list[StartedJob]) -> list[StartedJob]:
         """Return to the ledger, before any can do harm, jobs that would be too many suspects or too large prompts
         for one worker."""
         admitted = admit([job.crashes for job in started], self._aboard.values(), self.concurrency)

@@ -53,7 +53,7 @@ class Race:
         """The attempt that counts: the hedge if only that answered. Once it has returned, both have ended."""
         try:
             while await self._is_slow():
-                await self._ask_beside()
+                await self._start_hedge()
                 if self.first.task.done() or self._is_hedged():
                     break
                 await self._until_one_ends(self.first, timeout_s=LOOK_AGAIN_S)  # no call can start right now
@@ -71,7 +71,8 @@ class Race:
         answered = [each.call for each in self.attempts if each.answer is not None]
         for attempt in self.attempts:
             if not attempt.task.done():
-                await attempt.cut_short(_beaten_by(answered[0], attempt.call) if answered else STOPPED_IN_FLIGHT)
+                why = _cancelled_by_winner(answered[0], attempt.call) if answered else STOPPED_IN_FLIGHT
+                await attempt.cut_short(why)
             self._keep(attempt)
 
     async def _is_slow(self) -> bool:
@@ -91,7 +92,7 @@ class Race:
         batch, last = self._of.batch, self._of.chain.hedge_last
         return batch is not None and await self._of.tools.tails.is_tail(batch, last)
 
-    async def _ask_beside(self) -> None:
+    async def _start_hedge(self) -> None:
         """Call the first later step that may start at once, until one of both answers or the hedge has failed."""
         for step in later_steps(self._of.chain, self._progress):
             self.hedge = StepAttempt(self._of, moved_to(self._progress, step), may_wait=False)
@@ -119,7 +120,7 @@ class Race:
             self._keep_record(attempt.call.record)
 
 
-def _beaten_by(winner: ProviderCall, loser: ProviderCall) -> Failure:
+def _cancelled_by_winner(winner: ProviderCall, loser: ProviderCall) -> Failure:
     """The cost of a call whose answer is discarded is an estimate at best."""
     usd = loser.expected_usd()
     cost = f"about ${usd:.6f} may be billed" if usd < UNKNOWN_USD else "it may be billed, and its price is unknown"

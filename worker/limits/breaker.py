@@ -29,7 +29,7 @@ class _Run:
     others_answered: int = 0
     answered_at: float = float("-inf")
 
-    def is_its_own_affair(self, now: float) -> bool:
+    def is_tenants_own_fault(self, now: float) -> bool:
         """Its requests fail, as requests may that a server cannot handle, while those of most others are answered."""
         others_are_well = self.others_answered > self.others_failed and now - self.answered_at < WITNESS_S
         return self.failures >= BREAK_AFTER and others_are_well
@@ -69,11 +69,11 @@ class HardFailures:
     def saw_failure(self, number: int, tenant: str, now: float) -> bool:
         """Whether the deployment should rest now."""
         self._knew(number)
-        is_its_own_affair = self._run_of(tenant, number).is_its_own_affair(now)
+        is_tenants_own_fault = self._run_of(tenant, number).is_tenants_own_fault(now)
         self._count(tenant, number)
         if number < self.answered:
             return False
-        if is_its_own_affair:
+        if is_tenants_own_fault:
             self.disregarded += bool(self.failures)
             return False
         if not self.failures:

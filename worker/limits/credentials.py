@@ -22,7 +22,7 @@ from understudy.models.config.catalog import (
 from understudy.models.config.provider_settings import ApiKey
 from understudy.models.config.secrets import SecretMissing, Secrets, fingerprint
 from understudy.models.config.settings import Settings
-from understudy.models.disabled import ALL_MODELS, SetAside
+from understudy.models.disabled import ALL_MODELS, DisabledCredential
 from understudy.models.failure import Failure, FailureClass, Scope
 from understudy.models.limits.constants import USED_SHARE
 from understudy.models.routing.chain import Step
@@ -199,7 +199,7 @@ class CredentialPool:
         """Write this worker's findings about credentials to the ledger, and read those of all."""
         await self._asides.share(store, self._was_rotated)
 
-    async def _was_rotated(self, row: SetAside) -> bool:
+    async def _was_rotated(self, row: DisabledCredential) -> bool:
         """Whether the credential's secret differs from the rejected one."""
         provider = self._provider(row.provider)
         key = next((key for key in provider.api_keys if key.name == row.key), None) if provider else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from understudy.models import disabled as setaside
-from understudy.models.disabled import ALL_MODELS, SetAside
+from understudy.models.disabled import ALL_MODELS, DisabledCredential
 from understudy.models.failure import Failure, FailureClass
 from understudy.models.store import Store
 from understudy.worker.limits.grants import Deployment
@@ -86,17 +86,17 @@ class _Back:
 class DisabledCredentials:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._rows: dict[Name, SetAside] = {}
+        self._rows: dict[Name, DisabledCredential] = {}
         self._rotated: set[tuple[str, str]] = set()
-        self._untold: deque[SetAside | _Back] = deque()
+        self._untold: deque[DisabledCredential | _Back] = deque()
         self._standings: defaultdict[Name, CredentialTrust] = defaultdict(CredentialTrust)
 
-    def find(self, provider: str, keys: Iterable[str], model: str) -> list[SetAside]:
+    def find(self, provider: str, keys: Iterable[str], model: str) -> list[DisabledCredential]:
         """The records of these keys for exactly this model, or ALL_MODELS."""
         names = [(provider, key, model) for key in keys]
         return [self._rows[name] for name in names if name in self._rows]
 
-    def of(self, deployment: Deployment) -> list[SetAside]:
+    def of(self, deployment: Deployment) -> list[DisabledCredential]:
         """Why this deployment's credential is disabled: for all models, for this one, or empty."""
         key = [deployment.key]
         return [each for model in (ALL_MODELS, deployment.model) for each in self.find(deployment.provider, key, model)]
@@ -155,7 +155,7 @@ class DisabledCredentials:
             what = f"for {model}" if model else "for all models"
             log.warning("Key %s of %s is disabled %s: %s", deployment.key, deployment.provider, what, failure.cls)
         reason = failure.for_others or failure.message
-        self._record(SetAside(*name, failure.cls, reason, seen, now, probe_at, job_id))
+        self._record(DisabledCredential(*name, failure.cls, reason, seen, now, probe_at, job_id))
 
     def answered(self, deployment: Deployment, asked_at: float, *, on_probation: bool) -> None:
         """A call prepared at that time was answered: its credential is enabled if it was disabled.
@@ -178,11 +178,11 @@ class DisabledCredentials:
         elif name in self._rotated:
             self._untold.append(_Back(*name, None))
 
-    async def share(self, store: Store, was_rotated: Callable[[SetAside], Awaitable[bool]]) -> None:
+    async def share(self, store: Store, was_rotated: Callable[[DisabledCredential], Awaitable[bool]]) -> None:
         """Write this worker's findings to the ledger, and read those of all."""
         while self._untold:
             news = self._untold[0]
-            if isinstance(news, SetAside):
+            if isinstance(news, DisabledCredential):
                 await store.credentials.set_aside(
                     *(news.provider, news.key, news.model, news.failure, news.reason, news.fingerprint),
                     *(news.probe_at, news.since, news.job_id),
@@ -207,11 +207,11 @@ class DisabledCredentials:
             del self._standings[next(iter(self._standings))]
         return self._standings[name]
 
-    def _forget_if_old(self, row: SetAside) -> None:
+    def _forget_if_old(self, row: DisabledCredential) -> None:
         due_at = row.probe_at if row.model != ALL_MODELS else None
         if due_at is not None and self._clock() - due_at > FORGOTTEN_AFTER_S:
             self._untold.append(_Back(row.provider, row.key, row.model))
 
-    def _record(self, row: SetAside) -> None:
+    def _record(self, row: DisabledCredential) -> None:
         self._rows[row.provider, row.key, row.model] = row
         self._untold.append(row)

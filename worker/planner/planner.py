@@ -16,7 +16,7 @@ import redis.asyncio
 from understudy.models.costs.budgets import BudgetKey
 from understudy.models.jobs.submission import SINGLE
 from understudy.models.jobs.wait_reasons import Waiting
-from understudy.models.queue.tickets import stage, staged_ids, stand_in_line
+from understudy.models.queue.tickets import leave_staging_to_planner, stage, staged_ids
 from understudy.models.request.tokens import TYPICAL_OUTPUT_TOKENS
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import Priority
@@ -128,7 +128,8 @@ class Planner:
             may_overtake = await self._may_overtake(slots, weights)
             made, views = await self._choose(views, outlook, affordability, depth, waiting, may_overtake)
             chosen = made.chosen
-            await stand_in_line(self._redis, _in_line(made, may_overtake) | left_over(views, chosen, weights))
+            waiting_tenants = _in_line(made, may_overtake) | left_over(views, chosen, weights)
+            await leave_staging_to_planner(self._redis, waiting_tenants)
             await stage(self._redis, [(head.id, made.queue(head, lane)) for head, lane in chosen])
         now = self._monotonic()
         if lanes or waiting:

@@ -128,7 +128,7 @@ class Reruns(Area):
         row = await self._db.row(ASKED, {"job_id": job_id})
         return None if row is None else await _as_new(self._ledger, row)
 
-    async def ended_badly(self, batch_id: str) -> AsyncIterator[EndedJob]:
+    async def unanswered_jobs(self, batch_id: str) -> AsyncIterator[EndedJob]:
         """A batch's jobs that ended without an answer; those whose request was pruned are left out."""
         async for row in ENDED_BADLY_PAGE.each(self._db, {"batch_id": batch_id}):
             yield await ended_job(self._ledger, row)
@@ -148,7 +148,7 @@ class Reruns(Area):
         async for row in CUSTOM_IDS_PAGE.each(self._db, {"batch_id": batch_id}):
             yield row.custom_id
 
-    async def lines_ended_badly(self, run_id: str) -> AsyncIterator[EndedJob]:
+    async def unanswered_lines(self, run_id: str) -> AsyncIterator[EndedJob]:
         """The lines of a run that ended without an answer, with the current names and columns and the ids of their
         jobs; those whose request was pruned are left out."""
         async for row in LINES_ENDED_BADLY.each(self._db, {"of_run": run_id}, 0):

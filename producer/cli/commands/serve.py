@@ -27,7 +27,7 @@ from understudy.producer.audit_actor import command_line
 from understudy.producer.cli import options
 from understudy.producer.cli.errors import plain_errors
 from understudy.producer.cli.installation import Installation, with_options
-from understudy.producer.found_config import told_of
+from understudy.producer.found_config import warnings_about
 from understudy.producer.number_format import counted
 from understudy.producer.processes.health_file import reporting
 from understudy.producer.processes.stack import Stack, Workers, open_stack
@@ -59,7 +59,7 @@ class Service(Installation):
             settings = with_options(self.settings(), "logging", format=self.log_format, level=self.log_level)
             configure_logs(settings.logging)
         with plain_errors(log.critical):
-            for sentence in told_of(settings, self.config, os.environ) if calls else ():
+            for sentence in warnings_about(settings, self.config, os.environ) if calls else ():
                 log.warning(sentence.removeprefix("WARNING: "))
             yield settings
 

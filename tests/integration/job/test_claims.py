@@ -18,7 +18,7 @@ from run_help import PROMPT, Stage, chain, planner_of, stage, without_slow_start
 
 from understudy.models.jobs.execution import Settled
 from understudy.models.jobs.submission import NewJob
-from understudy.models.jobs.suspects import ALONE_AT, company
+from understudy.models.jobs.suspects import ALONE_AT, max_suspects
 from understudy.models.queue import tickets
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.state import TERMINAL_STATES, JobState, Priority
@@ -478,7 +478,7 @@ async def test_suspects_run_few_at_a_time_next_to_others(
         async with watched(here, monkeypatch) as seen:
             await here.stage(jobs)
             await until_all_succeeded(here, jobs)
-    assert max(len(running & suspects) for running in seen) == company(2, 16) == 2
+    assert max(len(running & suspects) for running in seen) == max_suspects(2, 16) == 2
     assert max(len(running - suspects) for running in seen) > 2
 
 

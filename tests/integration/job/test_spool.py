@@ -44,7 +44,7 @@ async def test_every_outcome_is_written_as_it_was_kept(store: Store, tmp_path: P
 
     assert await states(store, jobs) == [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED]
     assert await store.jobs.answer(jobs[0].id) == '{"answer":"paid"}'
-    assert [each.failure async for each in store.reruns.ended_badly(jobs[1].batch_id)] == [FailureClass.BAD_REQUEST]
+    assert [each.failure async for each in store.reruns.unanswered_jobs(jobs[1].batch_id)] == [FailureClass.BAD_REQUEST]
     (again,) = await store.claims.start(worker_id, [jobs[2].id])
     assert again.progress == {"step": 1}
     calls = await store.jobs.attempts(batch_id=jobs[0].batch_id)

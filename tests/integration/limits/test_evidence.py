@@ -8,7 +8,7 @@ import pytest
 from ledger_help import sqlite_ledger
 from run_help import Stage, answering, chain, tried
 
-from understudy.models.disabled import SetAside
+from understudy.models.disabled import DisabledCredential
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.execution import Settled
 from understudy.models.state import JobState
@@ -42,7 +42,7 @@ async def run_all(scene: Stage, prompts: list[str], of: Any = ALPHA) -> list[Set
     return [await scene.run(of, prompt=prompt, job_id=f"job_{prompt}") for prompt in prompts]
 
 
-async def in_ledger(scene: Stage, folder: Path) -> list[SetAside]:
+async def in_ledger(scene: Stage, folder: Path) -> list[DisabledCredential]:
     async with sqlite_ledger(folder / "ledger") as store:
         await scene.tools.fleet.share(store)
         return await store.credentials.listed()

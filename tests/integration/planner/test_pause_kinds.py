@@ -7,7 +7,7 @@ from understudy.models.jobs.pause_reasons import PauseKind
 from understudy.models.jobs.views import BatchView
 from understudy.models.store import Store
 from understudy.producer.runs.budget_grants import spent_its_budget
-from understudy.producer.status.waiting import how_to_go_on
+from understudy.producer.status.waiting import resume_advice
 
 
 async def view_of(store: Store, batch_id: str) -> BatchView:
@@ -30,7 +30,7 @@ async def test_a_batch_says_what_kind_of_pause_holds_it_until_it_goes_on(store: 
     view = await view_of(store, batch_id)
     assert (view.pause_kind, view.paused) == (kind, "a sentence")
     assert spent_its_budget(view) is (kind is PauseKind.BUDGET)
-    assert ("understudy attempts" in how_to_go_on(view)) is (kind in (PauseKind.CANARY, PauseKind.FAILING))
+    assert ("understudy attempts" in resume_advice(view)) is (kind in (PauseKind.CANARY, PauseKind.FAILING))
     assert await store.budgets.grant_batch(batch_id) == (2.0 if kind is PauseKind.BUDGET else None)
     assert await store.lifecycle.resume(batch_id)
     view = await view_of(store, batch_id)
@@ -41,7 +41,7 @@ async def test_a_batch_whose_run_has_ended_is_stopped(store: Store) -> None:
     batch_id, ids = await open_batch(store, 1, runs_until=0.0)
     view = await view_of(store, batch_id)
     assert view.pause_kind is PauseKind.STOPPED
-    assert how_to_go_on(view).startswith("stopped; ")
+    assert resume_advice(view).startswith("stopped; ")
     assert await state_of(store, ids[0]) == "queued"
 
 
@@ -53,7 +53,7 @@ async def test_who_holds_a_batch_may_say_what_they_like(store: Store, words: str
     await store.lifecycle.pause(batch_id, words)
     view = await view_of(store, batch_id)
     assert view.pause_kind is PauseKind.OWNER
-    assert how_to_go_on(view) == f"`understudy resume {batch_id}` resumes it"
+    assert resume_advice(view) == f"`understudy resume {batch_id}` resumes it"
     assert not spent_its_budget(view)
     assert await store.budgets.grant_batch(batch_id) is None
     assert (await view_of(store, batch_id)).paused == words

@@ -6,7 +6,7 @@ import pytest
 from commands import type_command
 
 from understudy.models.config.settings import load_settings
-from understudy.producer.found_config import told_of
+from understudy.producer.found_config import warnings_about
 
 KEYS = {
     "OPENAI_API_KEY": "sk-1",
@@ -24,8 +24,8 @@ def sentences(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: 
     (folder / "understudy.toml").write_text(text)
     environ = KEYS | more
     settings = load_settings(None, environ)
-    assert told_of(settings, folder / "understudy.toml", environ) == [], "a file that was named was chosen"
-    return told_of(settings, None, environ)
+    assert warnings_about(settings, folder / "understudy.toml", environ) == [], "a file that was named was chosen"
+    return warnings_about(settings, None, environ)
 
 
 @pytest.mark.parametrize(

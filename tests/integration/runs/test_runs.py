@@ -205,7 +205,7 @@ async def test_a_retry_that_was_broken_off_counts_for_nothing(sqlite: Store, sou
 
 
 async def _renamed(store: Store, batch_id: str) -> AsyncIterator[NewJob]:
-    async for ended in store.reruns.ended_badly(batch_id):
+    async for ended in store.reruns.unanswered_jobs(batch_id):
         ended.job.id = new_id("job")
         yield ended.job
 

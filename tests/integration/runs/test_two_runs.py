@@ -9,7 +9,7 @@ from ledger_help import open_batch
 from understudy.models.config.settings import Settings
 from understudy.models.store import Store
 from understudy.producer.ingest.input_rows import Shape
-from understudy.producer.runs.lease import alone_at_work
+from understudy.producer.runs.lease import exclusive_run
 from understudy.producer.runs.resume import begin
 from understudy.producer.runs.runs import OtherRun, Run, RunRequest
 
@@ -30,10 +30,10 @@ async def test_a_run_after_a_killed_one_waits_until_the_killed_one_must_have_end
     store: Store, request_of_run: RunRequest
 ) -> None:
     said: list[str] = []
-    async with alone_at_work(store, request_of_run, said.append):
+    async with exclusive_run(store, request_of_run, said.append):
         assert said == []
     await store.runs.take(request_of_run.run_id, 0.5)
-    async with alone_at_work(store, request_of_run, said.append):
+    async with exclusive_run(store, request_of_run, said.append):
         assert "out.jsonl a moment ago" in said[0]
 
 
@@ -41,11 +41,11 @@ async def test_a_second_run_is_rejected_while_the_first_one_lives(
     store: Store, request_of_run: RunRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("understudy.producer.runs.lease.RENEW_S", 0.1)
-    async with alone_at_work(store, request_of_run, lambda _: None):
+    async with exclusive_run(store, request_of_run, lambda _: None):
         with pytest.raises(OtherRun, match=r"is writing to .*out\.jsonl; wait for it or stop it"):
-            async with alone_at_work(store, request_of_run, lambda _: None):
+            async with exclusive_run(store, request_of_run, lambda _: None):
                 pass
-    async with alone_at_work(store, request_of_run, lambda _: None):
+    async with exclusive_run(store, request_of_run, lambda _: None):
         pass
 
 
@@ -57,7 +57,7 @@ async def test_of_two_runs_that_begin_at_the_same_time_one_accepts_the_input(
     refused = asyncio.Event()
 
     async def accept() -> Run:
-        async with alone_at_work(store, request_of_run, lambda _: None):
+        async with exclusive_run(store, request_of_run, lambda _: None):
             run = await begin(store, SETTINGS, request_of_run)
             await refused.wait()
             return run

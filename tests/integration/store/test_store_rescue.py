@@ -74,7 +74,7 @@ async def test_a_job_that_crashed_its_workers_alone_is_failed_with_a_result_that
 
     (row,) = await outputs_of(store, batch_id)
     assert (row.job_id, row.state, row.error and row.error["code"]) == (poison, JobState.FAILED, "crashed")
-    assert [each.failure async for each in store.reruns.ended_badly(batch_id)] == [FailureClass.CRASHED]
+    assert [each.failure async for each in store.reruns.unanswered_jobs(batch_id)] == [FailureClass.CRASHED]
     assert await state_of(store, innocent) is JobState.QUEUED
     view = await store.batches.view(batch_id)
     assert view is not None and view.counts[JobState.FAILED] == 1

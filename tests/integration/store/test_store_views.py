@@ -160,7 +160,7 @@ async def test_jobs_without_an_answer_can_be_taken_up_again_and_say_how_they_fai
     shown.result = ResultRecord(503, '{"error":{},"extra_fields":{"failure":"quota"}}', failure=FailureClass.OVERLOADED)
     await store.claims.settle(worker, [failed(refused), shown, succeeded(fine)])
 
-    again = [each async for each in store.reruns.ended_badly(batch_id)]
+    again = [each async for each in store.reruns.unanswered_jobs(batch_id)]
     assert [(each.job.id, each.job.line, each.job.body, each.job.chain, each.failure) for each in again] == [
         (ids[0], 1, '{"messages":[]}', CHAIN, FailureClass.BAD_REQUEST),
         (ids[1], 2, '{"messages":[]}', CHAIN, FailureClass.OVERLOADED),

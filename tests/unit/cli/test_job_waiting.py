@@ -3,7 +3,7 @@
 from typing import Any
 
 from understudy.models.config.settings import Settings
-from understudy.models.disabled import SetAside
+from understudy.models.disabled import DisabledCredential
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.jobs.wait_reasons import Waiting
 from understudy.models.limits.state import AccountState, Cooldown, DayUse, LimitState, Schedule, end_of_day
@@ -25,7 +25,7 @@ def cooled(account: str, for_s: float, scope: Scope = Scope.MODEL) -> Cooldown:
 
 
 def waiting(*cooldowns: Cooldown, aside: tuple[str, ...] = (), **chain: Any) -> Waiting | None:
-    rows = [SetAside("lead", key, "", FailureClass.QUOTA, "", "", NOW) for key in aside]
+    rows = [DisabledCredential("lead", key, "", FailureClass.QUOTA, "", "", NOW) for key in aside]
     steps = chain.pop("steps", (LEAD_STEP,))
     state = LimitState(NOW, chain.pop("accounts", {}), cooldowns)
     return held_at(SETTINGS, Chain(steps=steps, **chain), Priority.NORMAL, state, rows)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from understudy.models.config.settings import Settings
-from understudy.models.disabled import SetAside
+from understudy.models.disabled import DisabledCredential
 from understudy.models.failure import FailureClass, Scope
 from understudy.models.limits.state import AccountState, Cooldown, DayUse, LimitState, Schedule, end_of_day
 from understudy.models.store.metrics import CallCount
@@ -38,8 +38,8 @@ def cooled(scope: Scope, until: float = NOW + 20, in_a_row: int = 1, probing: bo
     return Cooldown(scope, "lead", account, model, until, in_a_row, since, probing, until, "rate_limit at lead/large")
 
 
-def aside(model: str = "", **fields: Any) -> SetAside:
-    return SetAside("lead", "main", model, FailureClass.QUOTA, "no money left.", "", NOW - 300, **fields)
+def aside(model: str = "", **fields: Any) -> DisabledCredential:
+    return DisabledCredential("lead", "main", model, FailureClass.QUOTA, "no money left.", "", NOW - 300, **fields)
 
 
 def documents(ledger: LedgerPart = LedgerPart(), state: LimitState | None = None) -> dict[tuple[Any, Any], Any]:  # noqa: B008

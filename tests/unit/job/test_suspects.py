@@ -2,14 +2,14 @@
 
 from random import Random
 
-from understudy.models.jobs.suspects import ALONE_AT, DEAD_AT, admit, company
+from understudy.models.jobs.suspects import ALONE_AT, DEAD_AT, admit, max_suspects
 
 SLOTS = 100
 
 
 def test_each_crash_leaves_less_company() -> None:
-    assert [company(crashes, SLOTS) for crashes in range(5)] == [100, 50, 12, 3, 1]
-    assert [company(crashes, 1) for crashes in range(5)] == [1] * 5
+    assert [max_suspects(crashes, SLOTS) for crashes in range(5)] == [100, 50, 12, 3, 1]
+    assert [max_suspects(crashes, 1) for crashes in range(5)] == [1] * 5
 
 
 def test_jobs_without_a_crash_are_all_admitted_whatever_is_aboard() -> None:

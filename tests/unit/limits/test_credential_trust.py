@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from understudy.models.disabled import PROBE_EVERY_S, WEAK_PROBES_S, SetAside
+from understudy.models.disabled import PROBE_EVERY_S, WEAK_PROBES_S, DisabledCredential
 from understudy.models.failure import Failure, FailureClass
 from understudy.worker.limits.disabled_credentials import RECENTLY_S, CredentialTrust, Proof
 
@@ -61,8 +61,8 @@ def test_an_answer_speaks_for_a_credential_for_some_minutes() -> None:
     assert refused(standing, SURE, "a", now=NOW + RECENTLY_S) is Proof.STRONG
 
 
-def aside(probe_at: float | None) -> SetAside:
-    return SetAside("alpha", "main", "", FailureClass.CREDENTIAL, "403", "f", NOW, probe_at)
+def aside(probe_at: float | None) -> DisabledCredential:
+    return DisabledCredential("alpha", "main", "", FailureClass.CREDENTIAL, "403", "f", NOW, probe_at)
 
 
 def test_weak_evidence_is_probed_after_seconds_and_then_less_and_less_often_until_time_confirms_it() -> None:
