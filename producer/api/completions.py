@@ -23,7 +23,7 @@ from understudy.models.state import JobState, Priority
 from understudy.producer.api.access.auth import Caller, Submitter
 from understudy.producer.api.bodies import documented, read_json
 from understudy.producer.api.context import Api, Context
-from understudy.producer.api.errors import TEXT, ApiError
+from understudy.producer.api.errors import ApiError
 from understudy.producer.api.jobs.responses import job_response, pieces_of, status_and_body
 from understudy.producer.api.jobs.submission import JobRequest, accept, job_of
 from understudy.producer.api.synchronous import (
@@ -73,7 +73,7 @@ class ChatRequest(JobRequest):
         200: {
             "description": "The completion, or with `stream` its chunks",
             "model": ChatCompletion,
-            "content": {EVENTS: TEXT},
+            "content": {EVENTS: {}},
         },
         202: {"description": "With `background`: the job", "model": JobObject},
         **REJECTIONS,

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from functools import partial, update_wrapper
 from pathlib import Path
@@ -136,19 +136,24 @@ class Client:
 
     def _run(self, call: Callable[[], Awaitable[T]]) -> T:
         _refuse_in_a_coroutine()
-        if self._portal is None:
+        portal, started = self._portal, list[asyncio.Task[Any]]()
+        if portal is None:
             raise RuntimeError(NOT_OPEN)
-        future = self._portal.start_task_soon(self._noted, call)
         try:
+            future: Future[T] = portal.start_task_soon(self._noted, call, started)
             return future.result()
         except CancelledError:
             raise RuntimeError(CLOSED) from None
-        except BaseException:  # Ctrl-C as well: cancel the call, since no one waits for it
-            future.cancel()
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C, maybe before the future was known here: no one waits for the call any more
+            portal.start_task_soon(_cancel_all, started)
             raise
 
-    async def _noted(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _noted(self, call: Callable[[], Awaitable[T]], started: list[asyncio.Task[Any]]) -> T:
         task = asyncio.current_task()
+        if task is not None:
+            started.append(task)
         self._calls.add(task)
         try:
             return await call()
@@ -178,6 +183,11 @@ class Client:
     resume_batch = _blocking(AsyncClient.resume_batch)
     cancel_batch = _blocking(AsyncClient.cancel_batch)
     retry_batch = _blocking(AsyncClient.retry_batch)
+
+
+async def _cancel_all(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 def _refuse_in_a_coroutine() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_help import new_worker, run_all
@@ -172,6 +173,30 @@ with Client(data="data") as client:
 
 def test_an_interrupted_wait_is_broken_off_and_the_client_goes_on(tmp_path: Path) -> None:
     assert typed(WAITS, tmp_path) == "interrupted, queued\n"
+
+
+def test_a_call_that_is_interrupted_as_it_begins_does_not_go_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come before the client knows the call that it has just started."""
+    job = client.submit("hi", model="lead/large")
+    portal = client._portal
+    assert portal is not None
+    begin = portal.start_task_soon
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.undo()
+        begin(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(portal, "start_task_soon", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.wait(job.id)
+    deadline = time.monotonic() + DEADLINE_S
+    while client._calls:
+        assert time.monotonic() < deadline, "the call goes on"
+        time.sleep(0.01)
+    assert client.get(job.id).state == "queued"
 
 
 def test_a_plain_script_ends_though_it_forgot_to_close(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ async def test_a_batch_that_gets_on_is_not_refused_for_those_who_died(store: Sto
 
 async def test_the_schemas_of_one_batch_have_a_time_limit(store: Store, monkeypatch: Any) -> None:
     monkeypatch.setattr(batch_lines, "SCHEMAS_S", 0.05)
-    costly = [line(number, **asks_for({"pattern": f"^.{{1,1000}}{number}$"})) for number in range(200)]
+    costly = [line(number, **asks_for({"pattern": f"^.{{1,4000}}{number}$"})) for number in range(200)]
     same = [line(number, **asks_for({"pattern": "^.{1,1000}$"})) for number in range(200)]
     bad, good = await accepted(store, "bad"), await accepted(store, "good")
     fills = filler(store, reads(bad=[b"".join(costly)], good=[b"".join(same)]))

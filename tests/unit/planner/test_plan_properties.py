@@ -143,14 +143,16 @@ def test_what_a_tenant_calls_urgent_takes_nothing_from_another(
 
 
 @ONE_PLAN
-@given(lanes(), rooms, st.integers(0, 30))
+@given(lanes(), rooms, st.integers(0, 30), st.sampled_from(Priority))
 def test_jobs_that_were_not_read_get_the_turns_that_they_will_use(
-    waiting: list[LaneHeads], room: Mapping[str, int], depth: int
+    waiting: list[LaneHeads], room: Mapping[str, int], depth: int, priority: Priority
 ) -> None:
     """Reading only what is requested gives the plan that reading everything would have given, where it is clear at
-    which step each job will start."""
-    waiting = [each for each in waiting if len(each.chain.steps) == 1]
-    all_read = {each.lane: each for each in waiting}
+    which step each job will start, and all have the same priority: for one pass, an unread lane may keep more starts
+    for less urgent jobs than it has jobs."""
+    single = [each for each in waiting if len(each.chain.steps) == 1]
+    all_read = {lane: replace(each, lane=lane) for each in single for lane in [replace(each.lane, priority=priority)]}
+    waiting = list(all_read.values())
     seen = {lane: LaneHeads(lane, each.chain, (), True, each.batch_weight, each.tenant_weight)
             for lane, each in all_read.items()}  # fmt: skip
     for _ in range(100):
