@@ -7,20 +7,23 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from understudy.models.api_keys import Scope
+from understudy.models.disabled import DisabledCredential
 from understudy.models.objects.batch import BatchObject
 from understudy.models.objects.job import job_object
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store.work.jobs import JobFilter
+from understudy.models.tenants import DEFAULT_TENANT
+from understudy.producer.api.access.administration import allowed_providers
 from understudy.producer.api.batches import retry as resuming
 from understudy.producer.api.batches import routes as batches
 from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError
+from understudy.producer.api.jobs.responses import own_job
 from understudy.producer.runs.retry_chain import ENDED_BADLY
 from understudy.producer.status.documents import batch_documents
 from understudy.producer.status.failed_calls import most_frequent_failures
-from understudy.producer.status.provider_state import live_of, provider_documents, read_ledger
 from understudy.producer.status.waiting import waiting_of_job
-from understudy.producer.web.access import Acting, Viewing
+from understudy.producer.web.access import Acting, Viewer, Viewing
 from understudy.producer.web.conversation import answer_text, messages_of
 from understudy.producer.web.rendering import PageRoute, render
 
@@ -36,7 +39,6 @@ ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 After = Annotated[str, Query(max_length=200, pattern=batches.ID_CHARS)]
 State = Annotated[JobState | None, Query()]
-ID_PATTERN = r"[A-Za-z0-9_-]{1,100}"
 
 
 @router.get("/")
@@ -52,7 +54,7 @@ async def overview(request: Request, api: Api, viewer: Viewing) -> Response:
         running=[each for each in running if not _needs_a_person(each)],
         stuck=[each for each in running if _needs_a_person(each)],
         ended=[each for each in found if each["status"] in ENDED][:ENDED_SHOWN],
-        disabled=await api.store.credentials.listed() if viewer.may(Scope.ADMIN) else [],
+        disabled=await _disabled(api, viewer),
     )
 
 
@@ -108,9 +110,7 @@ async def act_on_batch(api: Api, by: Acting, batch_id: str, act: str) -> Respons
 @router.get("/jobs/{job_id}")
 async def one_job(request: Request, api: Api, viewer: Viewing, job_id: str) -> Response:
     """The story of a job: what it asked, each call, what it waits for, and the answer."""
-    row = await api.store.jobs.view(job_id, viewer.caller.tenant)
-    if row is None:
-        raise ApiError(404, "there is no such job", code="not_found")
+    row = await own_job(api, viewer.caller, job_id)
     waiting = await waiting_of_job(api.settings, api.store, api.redis, row)
     shown = job_object(row, await api.store.get_chain(row.chain_id), "", waiting)
     asked = await api.store.reruns.asked(job_id)
@@ -129,15 +129,19 @@ async def one_job(request: Request, api: Api, viewer: Viewing, job_id: str) -> R
 async def providers(request: Request, api: Api, viewer: Viewing) -> Response:
     if not viewer.may(Scope.ADMIN):
         raise ApiError(403, "the state of the providers is for keys with scope admin", code="missing_scope")
-    ledger = await read_ledger(api.store)
-    live = await live_of(api.redis, api.settings, ledger)
-    found = provider_documents(api.settings, ledger, live)
-    return render(request, "providers", viewer=viewer, now=api.clock(), found=found, live=live is not None)
+    found = await allowed_providers(api, viewer.caller)
+    return render(request, "providers", viewer=viewer, now=api.clock(), found=found["data"], live=found["live"])
 
 
 async def _answer(api: Context, job_id: str) -> str | None:
     body = await api.store.jobs.answer(job_id)
     return None if body is None else answer_text(orjson.loads(body))
+
+
+async def _disabled(api: Context, viewer: Viewer) -> list[DisabledCredential]:
+    """For the operator's administrators, who can enable them."""
+    is_operator = viewer.may(Scope.ADMIN) and viewer.caller.tenant == DEFAULT_TENANT
+    return await api.store.credentials.listed() if is_operator else []
 
 
 def _needs_a_person(batch: BatchObject) -> bool:

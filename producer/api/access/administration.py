@@ -15,7 +15,7 @@ from understudy.models.tenants import NO_LIMIT, StoreContent
 from understudy.producer.api.access.admission import batches_limit, stored_limit
 from understudy.producer.api.access.auth import Administrator, Caller
 from understudy.producer.api.bodies import checked, documented, read_json
-from understudy.producer.api.context import Api
+from understudy.producer.api.context import Api, Context
 from understudy.producer.api.errors import ApiError, json_response, rejections
 from understudy.producer.status.provider_state import live_of, provider_documents, read_ledger
 
@@ -183,13 +183,17 @@ async def _tenant(api: Api, caller: Caller) -> Response:
 )
 async def providers(api: Api, caller: Administrator) -> Response:
     """Values cover the whole installation, since tenants share its providers. Lists only what your tenant may use."""
+    return json_response(await allowed_providers(api, caller))
+
+
+async def allowed_providers(api: Context, caller: Caller) -> ProviderList:
+    """The providers that the caller's tenant may use. Raises StoreError."""
     ledger = await read_ledger(api.store)
     live = await live_of(api.redis, api.settings, ledger)
     allowed = Allowed(api.settings, (await api.rules.of(api.store, caller.tenant)).allow)
     documents = provider_documents(api.settings, ledger, live)
     data = [_for_tenants(each) for each in documents if allowed.was_accepted(f"{each['provider']}/{each['model']}")]
-    document = {"object": "list", "live": live is not None, "data": data}
-    return json_response(document)
+    return {"object": "list", "live": live is not None, "data": data}
 
 
 def _for_tenants(document: ProviderObject) -> ProviderObject:

@@ -15,16 +15,21 @@ from ledger_help import open_batch
 
 from understudy.models.api_keys import Scope
 from understudy.models.config.settings import Settings
+from understudy.models.disabled import ALL_MODELS
+from understudy.models.failure import FailureClass
 from understudy.models.store import Store
+from understudy.models.tenants import TenantLimits
 from understudy.producer.web.rendering import PageRoute
 from understudy.producer.web.sessions import COOKIE, form_token
+
+PROVIDERS = {"lead": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "models": ["large", "small"]}}
 
 
 @pytest.fixture
 async def api(store: Store, tmp_path: Path) -> AsyncIterator[Served]:
     clock = Clock(time.monotonic())
     async with (
-        served(store, time.time, Settings.model_validate({"data": tmp_path}), clock) as opened,
+        served(store, time.time, Settings.model_validate({"data": tmp_path, "providers": PROVIDERS}), clock) as opened,
         FakeAsyncRedis() as opened.context.redis,
     ):
         yield opened
@@ -133,7 +138,7 @@ async def test_on_no_page_another_tenants_work_exists_and_without_a_session_ther
                 for method in methods:
                     answer = await ours.request(method, place, data=ours_form if method == "POST" else None)
                     assert answer.status_code == 404 or not names, f"{method} {place}"
-                    shown = answer.text.replace(f"no batch {batch_id}", "")
+                    shown = answer.text.replace(f"no batch {batch_id}", "").replace(f"no job {job_id}", "")
                     assert batch_id not in shown and job_id not in shown, f"{method} {place}"
                     if path != "/sign-in":
                         shut = await stranger.request(method, place)
@@ -151,6 +156,20 @@ async def test_a_key_that_may_only_read_has_no_buttons_and_changes_nothing(api: 
         assert form
         assert (await http.post(f"/batches/{batch_id}/cancel", data={"form_token": form[1]})).status_code == 403
         assert (await http.get("/providers")).status_code == 403
+
+
+async def test_another_tenants_administrator_sees_neither_disabled_keys_nor_models_that_are_not_allowed(
+    api: Served, store: Store
+) -> None:
+    await store.tenants.set_limits(TenantLimits("ours", allow=("lead/small",)), actor="test")
+    words = "the provider's words about somebody's request"
+    await store.credentials.set_aside("lead", "main", ALL_MODELS, FailureClass.CREDENTIAL, words)
+    async with signed_in(api, await key_for(store, Scope.ADMIN, tenant="ours")) as http:
+        for path in ("/", "/providers"):
+            shown = (await http.get(path)).text
+            assert "somebody" not in shown and "Needs a person" not in shown and "lead/large" not in shown
+    async with signed_in(api, await key_for(store, Scope.ADMIN)) as http:
+        assert "understudy providers enable lead" in (await http.get("/")).text
 
 
 async def test_while_redis_is_away_no_one_is_let_in_and_the_page_says_so(api: Served, store: Store) -> None:
