@@ -121,7 +121,7 @@ def finish_all(ledger: Path, batch_id: str, lines: int) -> None:
 
 async def close_batch(data: Path) -> None:
     async with open_store(None, data) as store:
-        await store.lifecycle.close_finished()
+        await store.batch_lifecycle.close_finished()
 
 
 def measure(folder: Path, lines: int, size: int) -> bool:

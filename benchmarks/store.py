@@ -75,18 +75,17 @@ async def measure(store: Store, rows: int, lanes: int) -> None:
         f"ready_lanes ({lanes + 1:,})": lambda: store.planning.ready_lanes(50),
         "batch_view": lambda: store.batches.view(batch_id),
         "latency_percentiles": lambda: store.jobs.latency_percentiles(batch_id),
-        "close_batches": store.lifecycle.close_finished,
-        "expire_slice (none)": store.lifecycle.expire_slice,
+        "close_batches": store.batch_lifecycle.close_finished,
+        "expire_slice (none)": store.batch_lifecycle.expire_slice,
         "rescue (none)": store.workers.rescue,
         "beat": lambda: store.workers.beat(worker_id, 3_600),
     }
     for name, read in reads.items():
         await read()
         print(f"{store.dialect:<11} {name:<22} {await timed(read) * 1e3:>9.2f} ms")
-    await store.lifecycle.cancel(batch_id)
-    print(
-        f"{store.dialect:<11} {'cancel_slice (2,000)':<22} {await timed(store.lifecycle.cancel_slice) * 1e3:>9.2f} ms"
-    )
+    await store.batch_lifecycle.cancel(batch_id)
+    took_s = await timed(store.batch_lifecycle.cancel_slice)
+    print(f"{store.dialect:<11} {'cancel_slice (2,000)':<22} {took_s * 1e3:>9.2f} ms")
 
 
 def report(dialect: str, name: str, seconds: float) -> None:

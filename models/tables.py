@@ -324,7 +324,7 @@ class Tenant(SQLModel, table=True):
     jobs_per_minute: int | None = None
     queued_jobs: int | None = None
     usd_per_month: float | None = None  # calendar month, UTC
-    weight: float = 1.0  # its share among tenants of one priority
+    weight: float = 1.0  # its share among tenants
     require: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that its providers must have
     forbid: str | None = Field(default=None, sa_column=Column(Text))  # JSON: tags that they must not have
     store_content: str | None = None  # "always" or "until_delivered"; None: the installation's setting

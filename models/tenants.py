@@ -23,7 +23,7 @@ CONTENT_KEPT_S = 3_600.0
 
 LEAST_WEIGHT, MOST_WEIGHT = 0.01, 100.0
 USUAL_WEIGHT = 1.0
-"""Weights: shares among tenants of one priority, and among batches of one tenant."""
+"""Weights: shares among tenants, and among the batches of one tenant and priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TenantLimits:
     jobs_per_minute: int | None = None
     queued_jobs: int | None = None
     usd_per_month: float | None = None
-    weight: float = USUAL_WEIGHT  # its share when tenants of one priority take turns
+    weight: float = USUAL_WEIGHT  # its share when tenants take turns
     store_content: StoreContent | None = None  # None: the installation's setting
     require: Tags = field(default_factory=dict)  # data rules of all its jobs
     forbid: Tags = field(default_factory=dict)

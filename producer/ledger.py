@@ -79,9 +79,9 @@ async def batch_named(store: Store, given: str) -> str:
 
 async def cancel_batch(store: Store, batch_id: str) -> bool:
     """False when it has ended, is ending, or does not exist. Finished jobs keep their results."""
-    if not await store.filling.cancel(batch_id) and not await store.lifecycle.cancel(batch_id):
+    if not await store.filling.cancel(batch_id) and not await store.batch_lifecycle.cancel(batch_id):
         return False
-    while await store.lifecycle.cancel_slice():
+    while await store.batch_lifecycle.cancel_slice():
         continue
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     return True

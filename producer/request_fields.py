@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from understudy.models.config.settings import Settings
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
+from understudy.models.routing.request_options import ROUTE_WORDS, RouteOptions
 from understudy.models.state import Priority, PriorityWord
 from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT
 from understudy.models.webhook_receivers import RefusedReceiver, check_receiver

@@ -16,7 +16,7 @@ from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.tokens import most_output_tokens
 from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.chain import Endpoint
-from understudy.models.routing.options import refuse_misspelt
+from understudy.models.routing.request_options import refuse_misspelt
 from understudy.models.routing.route import Router, schemas_to_check
 from understudy.models.state import JobState, Priority
 from understudy.models.store import Store

@@ -137,12 +137,12 @@ class Upkeep:
                 await self._lead.resign()
 
     async def _close(self) -> None:
-        while await self._store.lifecycle.cancel_slice():
+        while await self._store.batch_lifecycle.cancel_slice():
             await asyncio.sleep(0)
-        while expired := await self._store.lifecycle.expire_slice():
+        while expired := await self._store.batch_lifecycle.expire_slice():
             self._box.announcer.tell(expired)
             await asyncio.sleep(0)
-        self._box.announcer.tell(await self._store.lifecycle.close_finished())
+        self._box.announcer.tell(await self._store.batch_lifecycle.close_finished())
 
     async def _forget(self) -> None:
         content, how = self._store.content, self._box.settings.store_content

@@ -17,7 +17,7 @@ from understudy.models.config.presets import PRESETS
 from understudy.models.config.provider_settings import Section
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass, FailureTraits
-from understudy.models.routing.options import ROUTE_WORDS
+from understudy.models.routing.request_options import ROUTE_WORDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE_NAME = "configuration.md"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from understudy.models.config.presets import PRESETS
 from understudy.models.errors import WrongUse, suggestion
-from understudy.models.routing.options import NO_OVERRIDES
+from understudy.models.routing.request_options import NO_OVERRIDES
 
 if TYPE_CHECKING:
     from understudy.models.config.provider_settings import Provider

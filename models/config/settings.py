@@ -14,7 +14,8 @@ from understudy.models.config.errors import STEP, VARIANTS, SettingsError, expla
 from understudy.models.config.presets import AZURE_ENDPOINT, PRESETS
 from understudy.models.config.provider_settings import NAME, Provider, Section
 from understudy.models.config.service_urls import CANONICAL, BadAddress
-from understudy.models.routing.chain import ChainPolicy, When
+from understudy.models.routing.chain import When
+from understudy.models.routing.policy import ChainPolicy
 from understudy.models.tenants import StoreContent
 
 __all__ = ["Settings", "SettingsError", "load_settings"]

@@ -11,10 +11,11 @@ from understudy.models.request.endpoints import ENDPOINTS
 from understudy.models.request.needs import schema_of
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.allowlist import Allowed, Prices, refuse_choice_of_models
-from understudy.models.routing.chain import CHAT, Chain, ChainPolicy, Endpoint, Step, Variants, When
+from understudy.models.routing.chain import CHAT, Chain, Endpoint, Step, Variants, When
 from understudy.models.routing.data_rules import NO_RULES, Rules
 from understudy.models.routing.model_names import checked_name, nothing_configured, quoted, resolve_model
-from understudy.models.routing.options import NO_OVERRIDES, ROUTE_WORDS, RouteOptions, when_of
+from understudy.models.routing.policy import ChainPolicy
+from understudy.models.routing.request_options import NO_OVERRIDES, ROUTE_WORDS, RouteOptions, when_of
 from understudy.models.routing.suitability import Suitability
 
 DEFAULT_CHAIN = "default"

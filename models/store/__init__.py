@@ -12,7 +12,7 @@ use: its statements are built when its module is imported.
 | `workers` | leases, and the jobs of workers that stopped or died |
 | `jobs` | jobs and their provider calls: looked up, listed, cancelled |
 | `batches` | batches with their sums: looked up, listed |
-| `lifecycle` | batches paused, resumed, cancelled, expired, ended |
+| `batch_lifecycle` | batches paused, resumed, cancelled, expired, ended |
 | `canary` | whether a batch is worth continuing |
 | `outputs` | results of ended jobs, row by row |
 | `runs` | repeatable runs: which process owns one, its lines, the job behind each line |
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from understudy.models.store.retention import Retention
     from understudy.models.store.tenants import Tenants
     from understudy.models.store.webhooks import Webhooks
+    from understudy.models.store.work.batch_lifecycle import BatchLifecycle
     from understudy.models.store.work.batches import Batches
     from understudy.models.store.work.canary import Canary
     from understudy.models.store.work.claims import Claims
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
     from understudy.models.store.work.filling import Filling
     from understudy.models.store.work.intake import Intake
     from understudy.models.store.work.jobs import Jobs
-    from understudy.models.store.work.lifecycle import Lifecycle
     from understudy.models.store.work.outputs import Outputs
     from understudy.models.store.work.planning import Planning
     from understudy.models.store.work.reruns import Reruns
@@ -99,7 +99,7 @@ __all__ = [
 LEDGER_FILE = "ledger.db"
 
 WORK = frozenset(
-    "batches canary claims comparison filling intake jobs lifecycle outputs planning reruns runs workers".split()
+    "batch_lifecycle batches canary claims comparison filling intake jobs outputs planning reruns runs workers".split()
 )
 """The areas in `work/`. Named, not looked for: a folder that an older version left behind would be found first."""
 
@@ -125,7 +125,7 @@ class Store:
     filling: "Filling"
     intake: "Intake"
     jobs: "Jobs"
-    lifecycle: "Lifecycle"
+    batch_lifecycle: "BatchLifecycle"
     outputs: "Outputs"
     planning: "Planning"
     reruns: "Reruns"

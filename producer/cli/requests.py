@@ -13,7 +13,7 @@ import orjson
 import typer
 
 from understudy.models.routing.data_rules import Tags, parse_pairs
-from understudy.models.routing.options import NO_OVERRIDES, RouteOptions
+from understudy.models.routing.request_options import NO_OVERRIDES, RouteOptions
 from understudy.producer.ingest.input_rows import Shape
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from understudy.models.jobs.submission import NewBatch
 from understudy.models.jobs.views import BatchView
 from understudy.models.objects.job import SCHEDULED
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.state import JobState, Priority, PriorityWord
 from understudy.models.store.work.jobs import JobFilter
 from understudy.models.tenants import USUAL_WEIGHT
@@ -227,7 +227,7 @@ class AsyncClient(Connection):
     async def pause_batch(self, batch_id: str, reason: str = "paused by its owner") -> Batch:
         """Pause a batch: calls in flight continue, no further jobs start. Raises NotPossible when it has ended."""
         view = await self._batch(batch_id)
-        if not await self._store.lifecycle.pause(batch_id, reason):
+        if not await self._store.batch_lifecycle.pause(batch_id, reason):
             raise _has_ended(view, "paused")
         return await self._recorded("batch.pause", batch_id, None, {"paused": reason})
 
@@ -251,7 +251,7 @@ class AsyncClient(Connection):
         if model is not None or chain is not None:
             await take_another_chain(self._store, self._settings, batch_id, RouteOptions(model=model, chain=chain))
         total_usd = await self._store.budgets.grant_batch(batch_id, words.budget(budget_usd))
-        if not await self._store.lifecycle.resume(batch_id):
+        if not await self._store.batch_lifecycle.resume(batch_id):
             raise _has_ended(view, "resumed")
         return await self._recorded("batch.resume", batch_id, *resumed(view, total_usd, model, chain))
 

@@ -31,7 +31,7 @@ from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.chain import CHAT, Endpoint
 from understudy.models.routing.data_rules import Rules
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.routing.route import Router, check_schemas
 from understudy.models.state import Priority
 from understudy.models.store import Store, StoreConflict

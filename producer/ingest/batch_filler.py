@@ -19,7 +19,7 @@ from understudy.models.jobs.submission import NewJob
 from understudy.models.logs import about, raised_at
 from understudy.models.request.wire import LineError
 from understudy.models.routing.chain import Endpoint
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.store import Store, StoreError, StoreFull
 from understudy.models.store.database.disk_space import KEPT_BYTES
 from understudy.models.store.work.filling import ToFill

@@ -14,7 +14,7 @@ from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
 from understudy.models.request.wire import BYTE_ORDER_MARK, NOT_FOUND, LineError, RequestError, is_utf8, parse_line
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.options import RouteOptions, refuse_misplaced
+from understudy.models.routing.request_options import RouteOptions, refuse_misplaced
 from understudy.models.schemas.process import the_judge
 from understudy.models.state import Priority
 from understudy.producer.ingest.decoding import GZIP, LINE_MAX_BYTES, MARKS, NOT_UTF8, UTF8_MARKED, kind_of

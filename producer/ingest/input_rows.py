@@ -19,7 +19,7 @@ import orjson
 from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
 from understudy.models.request.wire import BYTE_ORDER_MARK, RequestError, is_utf8, parse_line
 from understudy.models.routing.chain import Endpoint
-from understudy.models.routing.options import ROUTE_WORDS, RouteOptions, refuse_misplaced
+from understudy.models.routing.request_options import ROUTE_WORDS, RouteOptions, refuse_misplaced
 from understudy.producer.ingest.csv_input import SHEETS, Rows, Sheet, Template, sheet_of
 from understudy.producer.ingest.decoding import (
     LINE_MAX_BYTES,

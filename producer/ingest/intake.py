@@ -22,7 +22,7 @@ from understudy.models.request.tokens import most_output_tokens
 from understudy.models.request.wire import RequestError, write_json
 from understudy.models.routing.chain import CHAT, Chain, Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.options import refuse_misspelt
+from understudy.models.routing.request_options import refuse_misspelt
 from understudy.models.routing.route import Router
 from understudy.models.state import Priority
 from understudy.models.tenants import DEFAULT_TENANT

@@ -12,7 +12,7 @@ from understudy.models.ids import new_id
 from understudy.models.jobs.submission import NewJob
 from understudy.models.routing.chain import Chain, Endpoint
 from understudy.models.routing.data_rules import Rules
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.routing.route import Router, check_schemas, schemas_to_check, under_rules
 from understudy.models.store import Store
 

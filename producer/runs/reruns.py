@@ -16,7 +16,7 @@ from understudy.models.ids import new_id
 from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.jobs.views import BatchView
 from understudy.models.routing.chain import Endpoint
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, TERMINAL_STATES
 from understudy.models.store import Store, StoreConflict
 from understudy.models.store.work.reruns import EndedJob

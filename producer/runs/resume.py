@@ -145,9 +145,9 @@ class _Resuming:
 
     async def _clear_up(self) -> None:
         """Discard what an interrupted resume left behind, and close jobs whose deadline has passed."""
-        while await self._store.lifecycle.expire_slice():
+        while await self._store.batch_lifecycle.expire_slice():
             continue
-        await self._store.lifecycle.close_finished()
+        await self._store.batch_lifecycle.close_finished()
         for view in await views_of(self._store, await self._store.runs.batches_of(self._id)):
             if view.state in NEVER_ACCEPTED:
                 await self._store.retention.discard_batch(view.id)
@@ -274,7 +274,7 @@ class _Resuming:
                 _what_is_left(self._asked.budget_usd, others_usd + view.cost_usd)
                 await self._store.budgets.grant_batch(view.id, self._asked.budget_usd - others_usd)
             if view.pause_kind in BY_FAILURES or (self._asked.budget_usd is not None and spent_its_budget(view)):
-                await self._store.lifecycle.resume(view.id)
+                await self._store.batch_lifecycle.resume(view.id)
 
 
 def _what_is_left(budget_usd: float, spent_usd: float) -> float:

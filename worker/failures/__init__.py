@@ -9,7 +9,7 @@ about_*     all evidence: which codes, phrases, amounts and statuses mean which 
 evidence    one row, and what it is matched against
 echoes      what a provider repeats of the request, which is not evidence
 complaint   extracts codes, types and sentences from any provider's error body
-hints       how long a response asks us to wait
+retry_after how long a response asks us to wait
 masking     keeps keys out of everything that is stored
 """
 

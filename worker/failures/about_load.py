@@ -1,4 +1,7 @@
-"""Evidence of overloads and faults on the provider's side, and the meaning of a bare status."""
+"""Evidence of rate limits, overloads and faults on the provider's side, and the meaning of a bare status.
+
+Messages about money come first: see `about_accounts`.
+"""
 
 import re
 

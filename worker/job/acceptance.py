@@ -11,7 +11,8 @@ import orjson
 
 from understudy.models.failure import Failure, FailureClass
 from understudy.models.request.needs import schema_of
-from understudy.models.routing.chain import CHAT, Acceptance
+from understudy.models.routing.chain import CHAT
+from understudy.models.routing.policy import Acceptance
 from understudy.models.schemas.json_schema import CHECK_S, TooCostly, Uncheckable, fault_in
 
 WITH_CALLS = ("tool_calls", "function_call")

@@ -178,11 +178,11 @@ class Planner:
 
     async def tell_blocked(self) -> None:
         """Report to the ledger which batches are blocked, and which no longer are."""
-        blocked, free = self._blocked.news(await self._store.lifecycle.blocked(), self._monotonic())
+        blocked, free = self._blocked.news(await self._store.batch_lifecycle.blocked(), self._monotonic())
         if blocked:
-            await self._store.lifecycle.block(blocked)
+            await self._store.batch_lifecycle.block(blocked)
         if free:
-            await self._store.lifecycle.unblock(free)
+            await self._store.batch_lifecycle.unblock(free)
 
     def rest_s(self) -> float:
         """Seconds to rest before the next pass."""

@@ -10,7 +10,7 @@ from understudy.models.request.endpoints import ENDPOINTS, endpoint_named
 from understudy.models.request.wire import NOT_FOUND, RequestError, write_json
 from understudy.models.routing.chain import Endpoint
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
+from understudy.models.routing.request_options import ROUTE_WORDS, RouteOptions
 from understudy.models.routing.route import Router
 from understudy.models.state import Priority, PriorityWord
 from understudy.models.tenants import LEAST_WEIGHT, MOST_WEIGHT, USUAL_WEIGHT

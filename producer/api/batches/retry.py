@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from understudy.models.jobs.views import BatchView
 from understudy.models.objects.batch import BatchObject
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store.database.disk_space import ROW_BYTES
 from understudy.producer.api.access.admission import Taken, admitted
@@ -53,7 +53,7 @@ async def resume(
             _, again = await take_another_chain(api.store, api.settings, batch_id, route)
             taken.jobs = again.jobs
     total_usd = await api.store.budgets.grant_batch(batch_id, budget_usd)
-    if not await api.store.lifecycle.resume(batch_id):
+    if not await api.store.batch_lifecycle.resume(batch_id):
         raise has_ended(view, "resumed")
     changed = resumed(view, total_usd, model, chain)
     await api.store.audit.record(caller.actor, caller.tenant, "batch.resume", batch_id, *changed)

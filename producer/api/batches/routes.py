@@ -94,7 +94,7 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
     """Finished lines keep their results; calls in flight are aborted. Cancelling again has no effect."""
     await own_batch(api, caller, batch_id)
     if not await api.store.filling.cancel(batch_id):
-        await api.store.lifecycle.cancel(batch_id)
+        await api.store.batch_lifecycle.cancel(batch_id)
     view = await own_batch(api, caller, batch_id)
     if view.state not in CANCELLED:
         raise has_ended(view, "cancelled")
@@ -112,7 +112,7 @@ async def cancel(api: Api, caller: Submitter, batch_id: str) -> Response:
 async def pause(api: Api, caller: Submitter, batch_id: str) -> Response:
     """No further lines start; calls in flight continue."""
     view = await own_batch(api, caller, batch_id)
-    if not await api.store.lifecycle.pause(batch_id, "paused by its owner"):
+    if not await api.store.batch_lifecycle.pause(batch_id, "paused by its owner"):
         raise has_ended(view, "paused")
     await api.store.audit.record_repeated(caller.actor, caller.tenant, "batch.pause", batch_id)
     return await shown_batch(api, await own_batch(api, caller, batch_id))

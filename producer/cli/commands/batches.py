@@ -7,7 +7,7 @@ import typer
 from understudy.models.config.settings import Settings
 from understudy.models.costs.budgets import amount
 from understudy.models.jobs.submission import SINGLE
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.state import OPEN_BATCH_STATES, JobState
 from understudy.models.store import Store
 from understudy.models.store.audit import Values
@@ -124,7 +124,7 @@ def pause(
 
     async def work(_: Settings, store: Store) -> None:
         batch_id = await batch_named(store, given)
-        if not await store.lifecycle.pause(batch_id, reason):
+        if not await store.batch_lifecycle.pause(batch_id, reason):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.pause", batch_id, new={"paused": reason})
         say(f"{batch_id} is paused; `understudy resume {batch_id}` resumes it")
@@ -160,7 +160,7 @@ def resume(
         if model or chain:
             await _take_another_chain(settings, store, batch_id, RouteOptions(model=model, chain=chain))
         total_usd = await store.budgets.grant_batch(batch_id, budget_usd)
-        if not await store.lifecycle.resume(batch_id):
+        if not await store.batch_lifecycle.resume(batch_id):
             raise await _has_ended(store, batch_id)
         await _record(store, "batch.resume", batch_id, *resumed(before, total_usd, model, chain))
         say(f"{batch_id} is resumed{'' if total_usd is None else f' with a total budget of {amount(total_usd)} USD'}")

@@ -17,7 +17,7 @@ from understudy.models.ids import new_id
 from understudy.models.jobs.submission import NewBatch
 from understudy.models.objects.batch import BatchObject
 from understudy.models.routing.chain import CHAT
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.state import JobState
 from understudy.models.store import Store, StoreFull
 from understudy.producer.api.app import create_app
@@ -373,9 +373,9 @@ async def test_cancelled_half_way_output_and_error_lines_are_all_lines(api: Api)
     response = await api.post(f"/v1/batches/{batch_id}/cancel")
     assert response.json()["status"] == "cancelling"
     assert response.json()["cancelling_at"] and response.json()["cancelled_at"] is None
-    while await api.store.lifecycle.cancel_slice():
+    while await api.store.batch_lifecycle.cancel_slice():
         continue
-    await api.store.lifecycle.close_finished()
+    await api.store.batch_lifecycle.close_finished()
     batch = await api.batch(batch_id)
     assert batch["status"] == "cancelled"
     assert batch["request_counts"] == {"total": 6, "completed": 2, "failed": 4}
@@ -397,7 +397,7 @@ async def test_all_lines_failed_is_completed_with_an_error_file_only(api: Api) -
     await api.store.claims.settle(
         worker, [failed(job) for job in await api.store.claims.start(worker, await api.jobs(batch_id))]
     )
-    await api.store.lifecycle.close_finished()
+    await api.store.batch_lifecycle.close_finished()
     batch = await api.batch(batch_id)
     assert (batch["status"], batch["output_file_id"]) == ("completed", None)
     assert batch["error_file_id"] and batch["finalizing_at"] == batch["completed_at"]

@@ -419,7 +419,7 @@ async def test_cancelling_ends_a_queued_job_and_asks_a_running_one_to_stop(
 
 async def test_what_expired_or_was_pruned_says_so(http: httpx.AsyncClient, store: Store) -> None:
     (expired,) = await singles(store, 1, expires_at=await store.now() - 1)
-    await store.lifecycle.expire_slice()
+    await store.batch_lifecycle.expire_slice()
     result = await http.get(f"/v1/jobs/{expired}/result")
     assert result.status_code == 409 and result.json()["error"]["code"] == "job_expired"
     named = {"Idempotency-Key": "one"}

@@ -201,7 +201,7 @@ async def test_a_batch_counts_from_its_acceptance_and_until_its_content_is_gone(
     assert answered - filled == pytest.approx(20 * 5_000, abs=20 * 50)
     await room.store.outputs.forget_part(batch_id, "output")
     assert await room.stored() == of_file + 20 * ROW_BYTES + ROW_BYTES
-    await room.store.lifecycle.close_finished()
+    await room.store.batch_lifecycle.close_finished()
     await room.store.retention.discard_batch(batch_id)
     assert await room.stored() == of_file
 
@@ -224,9 +224,9 @@ async def test_no_more_batches_are_open_than_the_tenant_may_have(room: Room) -> 
     room.later()
     assert refused(await room.batch(lines(1))) == "too_many_open_batches"
     assert (await room.http.post(f"/v1/batches/{answers[0].json()['id']}/cancel")).status_code == 200
-    while await room.store.lifecycle.cancel_slice():
+    while await room.store.batch_lifecycle.cancel_slice():
         continue
-    await room.store.lifecycle.close_finished()
+    await room.store.batch_lifecycle.close_finished()
     room.later()
     assert (await room.batch(lines(1))).status_code == 200
 

@@ -90,7 +90,7 @@ async def test_a_route_that_does_not_exist_is_said_although_nothing_is_left_to_t
 
 async def test_a_held_batch_goes_on_along_another_chain(room: Served, store: Store) -> None:
     batch_id = await half_failed(store)
-    await store.lifecycle.pause(batch_id, "held")
+    await store.batch_lifecycle.pause(batch_id, "held")
     answer = await post(room, f"{batch_id}/resume", model="lead/right")
     assert answer.status_code == 200, answer.text
     ours = answer.json()["understudy"]

@@ -217,9 +217,9 @@ async def test_a_batch_goes_on_and_is_tried_again_only_along_what_its_tenant_may
         assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
     assert (await room.http.post(f"{path}/resume?model=eu/m")).status_code == 200
     assert (await room.http.post(f"{path}/cancel")).status_code == 200
-    while await room.store.lifecycle.cancel_slice():
+    while await room.store.batch_lifecycle.cancel_slice():
         continue
-    await room.store.lifecycle.close_finished()
+    await room.store.batch_lifecycle.close_finished()
     for way in ("retry?model=us/m", "retry?chain=default"):
         assert refusal_of(await room.http.post(f"{path}/{way}")) == (403, "model_not_allowed")
     await room.set_rules(allow=("us/m",))

@@ -128,7 +128,7 @@ async def _objects(store: Store, a: httpx.AsyncClient) -> dict[str, list[str]]:
     ended, ids = await _batch(store)
     first, second = await store.claims.start(worker, ids)
     await store.claims.settle(worker, [replace(each, tenant="a") for each in (succeeded(first), failed(second))])
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     running, _ = await _batch(store)
     files = [each["id"] for each in (await a.get("/v1/files")).json()["data"]]
     assert len(files) == 3

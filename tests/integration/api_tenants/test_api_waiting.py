@@ -90,10 +90,10 @@ async def test_the_planners_reason_is_shown_while_the_batch_is_stopped(store: St
 
 async def test_a_batch_that_is_held_or_has_ended_waits_for_nothing(store: Store, api: Served) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.lifecycle.pause(batch_id, "by hand")
+    await store.batch_lifecycle.pause(batch_id, "by hand")
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
-    await store.lifecycle.resume(batch_id)
-    await store.lifecycle.cancel(batch_id)
+    await store.batch_lifecycle.resume(batch_id)
+    await store.batch_lifecycle.cancel(batch_id)
     assert await waiting(api, f"/v1/batches/{batch_id}") is None
 
 
@@ -174,7 +174,7 @@ async def test_a_job_of_a_batch_waits_for_what_its_batch_waits_for(
     await store.planning.say_waiting({batch_id: Waiting("the budget is spent", "budget")})
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None and said["hold"] == "budget"
-    await store.lifecycle.pause(batch_id, "by hand")
+    await store.batch_lifecycle.pause(batch_id, "by hand")
     said = await waiting(api, f"/v1/jobs/{job_id}")
     assert said is not None and said["reason"] == "its batch is paused: by hand"
 
@@ -188,7 +188,7 @@ async def batch_object(api: Served, batch_id: str) -> dict[str, Any]:
 async def test_who_polls_a_paused_batch_sees_why_where_openais_object_has_errors(store: Store, api: Served) -> None:
     batch_id, _ = await open_batch(store, 1, input_file_id="file_1")
     assert (await batch_object(api, batch_id))["errors"] is None
-    await store.lifecycle.pause(batch_id, "the first 10 jobs all failed: bad_request at lead/large")
+    await store.batch_lifecycle.pause(batch_id, "the first 10 jobs all failed: bad_request at lead/large")
     seen = await batch_object(api, batch_id)
     batch = Batch.model_validate(seen)
     assert batch.status == "in_progress" and batch.errors is not None and batch.errors.data is not None
@@ -196,14 +196,14 @@ async def test_who_polls_a_paused_batch_sees_why_where_openais_object_has_errors
     assert error.code == "batch_paused" and error.message is not None
     assert "bad_request at lead/large" in error.message and f"/v1/batches/{batch_id}/resume" in error.message
     assert seen["understudy"]["who_can_help"] == "owner"
-    await store.lifecycle.resume(batch_id)
+    await store.batch_lifecycle.resume(batch_id)
     seen = await batch_object(api, batch_id)
     assert seen["errors"] is None
 
 
 async def test_a_batch_that_waits_for_the_operator_says_so_to_who_polls(store: Store, api: Served) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.lifecycle.block({batch_id: "no key of lead is accepted"})
+    await store.batch_lifecycle.block({batch_id: "no key of lead is accepted"})
     seen = await batch_object(api, batch_id)
     assert seen["errors"]["data"] == [
         {

@@ -81,7 +81,7 @@ async def test_a_batchs_webhook_is_thin_and_openais_sdk_unwraps_it(store: Store,
     async with receiver() as there:
         batch_id, ids = await open_batch(store, 2, callback_url=there.url)
         await run_all(store, await new_worker(store), ids)
-        assert await store.lifecycle.close_finished() == [batch_id]
+        assert await store.batch_lifecycle.close_finished() == [batch_id]
         await deliver(deliverer(store, sender))
         (got,) = there.got
     (secret,) = await store.webhooks.signing_secrets(OWNER)
@@ -106,7 +106,7 @@ async def test_jobs_of_a_batch_have_no_webhooks_of_their_own(store: Store) -> No
     _, ids = await open_batch(store, 2)
     await run_all(store, await new_worker(store), ids)
     assert await store.webhooks.deliveries("default") == []
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     assert [row["event"] for row in await store.webhooks.deliveries("default")] == ["batch.completed"]
 
 
@@ -120,7 +120,7 @@ async def test_every_end_of_a_single_job_is_announced(store: Store) -> None:
     assert await store.jobs.cancel(unwanted) is JobState.CANCELLED
     assert await store.jobs.cancel(stopped) is JobState.RUNNING
     await store.workers.remove(worker)
-    await store.lifecycle.expire_slice()
+    await store.batch_lifecycle.expire_slice()
     events = sorted(row["event"] for row in await store.webhooks.deliveries("default"))
     assert events == ["job.cancelled", "job.cancelled", "job.expired", "job.failed", "job.succeeded"]
 

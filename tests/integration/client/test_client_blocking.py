@@ -154,6 +154,8 @@ WAITS = """
 import os, signal, threading, time
 from understudy.producer.client import Client
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it otherwise
+
 def interrupt():
     while not client._calls:
         time.sleep(0.2)

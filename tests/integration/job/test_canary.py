@@ -136,7 +136,7 @@ async def test_a_small_batch_just_ends(store: Store) -> None:
     assert await canary.rooms() == {}
     await fail(store, await new_worker(store), ids, BAD)
     await canary.rooms()
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     view = await store.batches.view(batch_id)
     assert view is not None and (view.state, view.paused) == (BatchState.COMPLETED, None)
 
@@ -158,7 +158,7 @@ async def test_a_resumed_batch_does_not_pause_again_at_once(store: Store) -> Non
     await canary.look_back()
     await canary.rooms()
     assert await paused(store, batch_id)
-    assert await store.lifecycle.resume(batch_id)
+    assert await store.batch_lifecycle.resume(batch_id)
     await canary.rooms()
     await canary.look_back()
     await fail(store, worker, ids[LINES : LINES + 7], BAD)
@@ -185,7 +185,7 @@ async def test_later_only_an_unbroken_row_of_bad_requests_pauses_a_batch(store: 
     await fail(store, worker, ids[26:34], BAD)
     await canary.look_back()
     assert await paused(store, batch_id) == "the last 8 calls all failed: bad_request at lead/large"
-    assert await store.lifecycle.resume(batch_id)
+    assert await store.batch_lifecycle.resume(batch_id)
     await canary.look_back()
     assert await paused(store, batch_id) is None
 
@@ -212,8 +212,8 @@ async def test_who_lets_it_go_on_is_not_overruled(store: Store) -> None:
     """The canary decides by what it read a moment ago."""
     batch_id, ids = await open_batch(store, 20)
     await fail(store, await new_worker(store), ids[:LINES], BAD)
-    await store.lifecycle.pause(batch_id, "by hand")
-    await store.lifecycle.resume(batch_id)
+    await store.batch_lifecycle.pause(batch_id, "by hand")
+    await store.batch_lifecycle.resume(batch_id)
     assert not await store.canary.hold_failing(batch_id, "too late", canary=True)
     assert await Canary(store, SETTINGS).rooms() == {}
     assert await paused(store, batch_id) is None
@@ -243,8 +243,8 @@ async def test_a_model_that_is_merely_slow_is_not_waited_for(store: Store) -> No
 async def test_a_batch_that_its_owner_pauses_or_cancels_is_not_examined(store: Store) -> None:
     held, _ = await open_batch(store, 20)
     cancelled, _ = await open_batch(store, 20)
-    await store.lifecycle.pause(held, "by hand")
-    await store.lifecycle.cancel(cancelled)
+    await store.batch_lifecycle.pause(held, "by hand")
+    await store.batch_lifecycle.cancel(cancelled)
     assert await Canary(store, SETTINGS).rooms() == {}
     assert await paused(store, held) == "by hand"
 

@@ -64,9 +64,9 @@ async def ended(store: Store, answers: list[str], *, failures: int = 0, left: in
         worker, [failed(each) if number % 2 else refused(each) for number, each in enumerate(bad)]
     )
     if left:
-        await store.lifecycle.cancel(batch_id)
-        await store.lifecycle.cancel_slice()
-    await store.lifecycle.close_finished()
+        await store.batch_lifecycle.cancel(batch_id)
+        await store.batch_lifecycle.cancel_slice()
+    await store.batch_lifecycle.close_finished()
     return batch_id
 
 

@@ -69,14 +69,14 @@ async def test_a_pause_comes_first_and_a_lack_of_workers_before_what_the_planner
     batch_id, _ = await open_batch(store, 1)
     await store.planning.say_waiting({batch_id: Waiting("resting after failures at lead/large", "breaker", *PLACE)})
     assert (await said(store, settings, batch_id)).startswith("it waits: no worker is running")
-    await store.lifecycle.pause(batch_id, "by hand")
+    await store.batch_lifecycle.pause(batch_id, "by hand")
     assert (await said(store, settings, batch_id)).startswith("it is paused: by hand; `understudy resume")
 
 
 async def test_of_what_has_ended_there_is_nothing_to_say(store: Store, settings: Settings) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.lifecycle.cancel(batch_id)
-    while await store.lifecycle.cancel_slice():
+    await store.batch_lifecycle.cancel(batch_id)
+    while await store.batch_lifecycle.cancel_slice():
         pass
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     assert await said(store, settings, batch_id) == ""

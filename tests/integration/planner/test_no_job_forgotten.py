@@ -181,10 +181,12 @@ class Life(RuleBasedStateMachine):
         async def act() -> None:
             batch_id = self.batches[pick % len(self.batches)]
             if how == "pause":
-                await self.store.lifecycle.pause(batch_id, "by hand")
+                await self.store.batch_lifecycle.pause(batch_id, "by hand")
             else:
                 await (
-                    self.store.lifecycle.resume(batch_id) if how == "resume" else self.store.lifecycle.cancel(batch_id)
+                    self.store.batch_lifecycle.resume(batch_id)
+                    if how == "resume"
+                    else self.store.batch_lifecycle.cancel(batch_id)
                 )
 
         if self.batches:
@@ -200,9 +202,9 @@ class Life(RuleBasedStateMachine):
 
         async def act() -> None:
             await self.store.workers.rescue()
-            await self.store.lifecycle.cancel_slice()
-            await self.store.lifecycle.expire_slice()
-            await self.store.lifecycle.close_finished()
+            await self.store.batch_lifecycle.cancel_slice()
+            await self.store.batch_lifecycle.expire_slice()
+            await self.store.batch_lifecycle.close_finished()
 
         self._do(act)
 

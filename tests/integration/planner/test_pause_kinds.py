@@ -22,7 +22,7 @@ async def test_a_batch_says_what_kind_of_pause_holds_it_until_it_goes_on(store: 
     assert (await view_of(store, batch_id)).pause_kind is None
     match kind:
         case PauseKind.OWNER:
-            assert await store.lifecycle.pause(batch_id, "a sentence")
+            assert await store.batch_lifecycle.pause(batch_id, "a sentence")
         case PauseKind.BUDGET:
             assert await store.budgets.pause_spent(batch_id, 1.0, "a sentence")
         case _:
@@ -32,7 +32,7 @@ async def test_a_batch_says_what_kind_of_pause_holds_it_until_it_goes_on(store: 
     assert spent_its_budget(view) is (kind is PauseKind.BUDGET)
     assert ("understudy attempts" in resume_advice(view)) is (kind in (PauseKind.CANARY, PauseKind.FAILING))
     assert await store.budgets.grant_batch(batch_id) == (2.0 if kind is PauseKind.BUDGET else None)
-    assert await store.lifecycle.resume(batch_id)
+    assert await store.batch_lifecycle.resume(batch_id)
     view = await view_of(store, batch_id)
     assert (view.pause_kind, view.paused) == (None, None)
 
@@ -50,7 +50,7 @@ async def test_a_batch_whose_run_has_ended_is_stopped(store: Store) -> None:
 )
 async def test_who_holds_a_batch_may_say_what_they_like(store: Store, words: str) -> None:
     batch_id, _ = await open_batch(store, 1, budget_usd=1.0)
-    await store.lifecycle.pause(batch_id, words)
+    await store.batch_lifecycle.pause(batch_id, words)
     view = await view_of(store, batch_id)
     assert view.pause_kind is PauseKind.OWNER
     assert resume_advice(view) == f"`understudy resume {batch_id}` resumes it"
@@ -62,5 +62,5 @@ async def test_who_holds_a_batch_may_say_what_they_like(store: Store, words: str
 async def test_a_person_who_holds_what_failed_has_looked_at_it(store: Store) -> None:
     batch_id, _ = await open_batch(store, 1)
     assert await store.canary.hold_failing(batch_id, "a sentence", canary=True)
-    assert await store.lifecycle.pause(batch_id, "for another reason")
+    assert await store.batch_lifecycle.pause(batch_id, "for another reason")
     assert (await view_of(store, batch_id)).pause_kind is PauseKind.OWNER

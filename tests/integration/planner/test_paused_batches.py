@@ -42,20 +42,24 @@ async def waiting_batch(store: Store, **fields: Any) -> str:
 
 async def test_pausing_and_resuming_a_batch_are_announced_once_each(store: Store) -> None:
     batch_id = await waiting_batch(store)
-    assert await store.lifecycle.pause(batch_id, "by hand") and await store.lifecycle.pause(batch_id, "by hand, again")
+    assert await store.batch_lifecycle.pause(batch_id, "by hand") and await store.batch_lifecycle.pause(
+        batch_id, "by hand, again"
+    )
     assert await told(store) == ["batch.paused"]
     view = await store.batches.view(batch_id)
     assert view is not None and view.paused == "by hand, again"
-    assert await store.lifecycle.resume(batch_id) and await store.lifecycle.resume(batch_id)
+    assert await store.batch_lifecycle.resume(batch_id) and await store.batch_lifecycle.resume(batch_id)
     assert await told(store) == ["batch.paused", "batch.resumed"]
 
 
 async def test_a_batch_that_has_ended_is_neither_paused_nor_announced(store: Store) -> None:
     batch_id, ids = await open_batch(store, 1, callback_url=HOOK)
     await run_all(store, await new_worker(store), ids)
-    await store.lifecycle.close_finished()
-    assert not await store.lifecycle.pause(batch_id, "too late") and not await store.lifecycle.resume(batch_id)
-    await store.lifecycle.block({batch_id: "too late"})
+    await store.batch_lifecycle.close_finished()
+    assert not await store.batch_lifecycle.pause(batch_id, "too late") and not await store.batch_lifecycle.resume(
+        batch_id
+    )
+    await store.batch_lifecycle.block({batch_id: "too late"})
     assert await told(store) == ["batch.completed"]
 
 
@@ -71,46 +75,46 @@ async def test_a_spent_budget_is_announced_and_so_is_its_grant(store: Store) -> 
     assert await store.budgets.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
     assert not await store.budgets.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
     assert await told(store) == ["batch.paused"]
-    assert await store.budgets.grant_batch(batch_id) == 2.0 and await store.lifecycle.resume(batch_id)
+    assert await store.budgets.grant_batch(batch_id) == 2.0 and await store.batch_lifecycle.resume(batch_id)
     assert await told(store) == ["batch.paused", "batch.resumed"]
 
 
 async def test_a_batch_that_waits_for_the_operator_is_announced_and_so_is_its_end(store: Store) -> None:
     batch_id = await waiting_batch(store)
     for reason in ("no key of lead is accepted", "no key of lead is accepted", "no key of lead has credit left"):
-        await store.lifecycle.block({batch_id: reason})
-    assert await store.lifecycle.blocked() == {batch_id: "no key of lead has credit left"}
+        await store.batch_lifecycle.block({batch_id: reason})
+    assert await store.batch_lifecycle.blocked() == {batch_id: "no key of lead has credit left"}
     assert await told(store) == ["batch.paused"]
-    await store.lifecycle.unblock([batch_id])
-    await store.lifecycle.unblock([batch_id])
-    assert await told(store) == ["batch.paused", "batch.resumed"] and await store.lifecycle.blocked() == {}
+    await store.batch_lifecycle.unblock([batch_id])
+    await store.batch_lifecycle.unblock([batch_id])
+    assert await told(store) == ["batch.paused", "batch.resumed"] and await store.batch_lifecycle.blocked() == {}
 
 
 async def test_a_batch_that_is_held_is_not_said_to_go_on_because_a_key_was_fixed(store: Store) -> None:
     batch_id = await waiting_batch(store)
-    await store.lifecycle.block({batch_id: "no key of lead is accepted"})
-    await store.lifecycle.pause(batch_id, "by hand")
-    assert await store.lifecycle.blocked() == {}
-    await store.lifecycle.unblock([batch_id])
+    await store.batch_lifecycle.block({batch_id: "no key of lead is accepted"})
+    await store.batch_lifecycle.pause(batch_id, "by hand")
+    assert await store.batch_lifecycle.blocked() == {}
+    await store.batch_lifecycle.unblock([batch_id])
     assert await told(store) == ["batch.paused", "batch.paused"]
 
 
 async def test_who_lets_a_batch_go_on_is_told_if_it_still_waits_for_the_operator(store: Store) -> None:
     batch_id = await waiting_batch(store)
-    await store.lifecycle.block({batch_id: "no key of lead is accepted"})
-    await store.lifecycle.pause(batch_id, "by hand")
-    await store.lifecycle.resume(batch_id)
-    await store.lifecycle.block({batch_id: "no key of lead is accepted"})
+    await store.batch_lifecycle.block({batch_id: "no key of lead is accepted"})
+    await store.batch_lifecycle.pause(batch_id, "by hand")
+    await store.batch_lifecycle.resume(batch_id)
+    await store.batch_lifecycle.block({batch_id: "no key of lead is accepted"})
     assert await told(store) == ["batch.paused", "batch.paused", "batch.resumed", "batch.paused"]
-    await store.lifecycle.unblock([batch_id])
+    await store.batch_lifecycle.unblock([batch_id])
     assert (await told(store))[4:] == ["batch.resumed"]
 
 
 async def test_the_event_says_why_even_when_the_batch_goes_on_before_it_is_sent(store: Store, sender: Sender) -> None:
     async with receiver() as there:
         batch_id, _ = await open_batch(store, 2, callback_url=there.url)
-        await store.lifecycle.pause(batch_id, WHY)
-        await store.lifecycle.resume(batch_id)
+        await store.batch_lifecycle.pause(batch_id, WHY)
+        await store.batch_lifecycle.resume(batch_id)
         each = Deliverer("worker_1", store, Settings(webhooks=LOOPBACK), sender, time.time, Random(1))
         await each.pass_once()
         await each.idle()
@@ -129,10 +133,10 @@ async def test_who_was_told_that_a_batch_was_paused_does_not_have_its_results(st
     async with receiver() as there:
         await store.webhooks.add_endpoint("default", there.url, ["batch.paused"], actor="test")
         batch_id, ids = await open_batch(store, 2)
-        await store.lifecycle.pause(batch_id, WHY)
-        await store.lifecycle.resume(batch_id)
+        await store.batch_lifecycle.pause(batch_id, WHY)
+        await store.batch_lifecycle.resume(batch_id)
         await run_all(store, await new_worker(store), ids)
-        assert await store.lifecycle.close_finished() == [batch_id]
+        assert await store.batch_lifecycle.close_finished() == [batch_id]
         each = Deliverer("worker_1", store, Settings(webhooks=LOOPBACK), sender, time.time, Random(1))
         await each.pass_once()
         await each.idle()
@@ -150,9 +154,9 @@ async def test_an_ignored_batch_ends_at_its_deadline_and_its_lines_say_why(store
     reason = "rate_limit at lead/large" if kind == "put back" else None
     await store.claims.settle(worker, [succeeded(first), put_back(other, await store.now() + 0.5, reason)])  # type: ignore[arg-type]
     if kind == "paused":
-        await store.lifecycle.pause(batch_id, WHY)
+        await store.batch_lifecycle.pause(batch_id, WHY)
     elif kind == "blocked":
-        await store.lifecycle.block({batch_id: "no key of lead is accepted"})
+        await store.batch_lifecycle.block({batch_id: "no key of lead is accepted"})
     await until_expired(store)
     view = await store.batches.view(batch_id)
     assert view is not None and view.state is BatchState.EXPIRED
@@ -171,10 +175,10 @@ async def test_an_ignored_batch_ends_at_its_deadline_and_its_lines_say_why(store
 
 async def until_expired(store: Store) -> None:
     deadline = time.monotonic() + 30
-    while not await store.lifecycle.expire_slice():
+    while not await store.batch_lifecycle.expire_slice():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
-    assert await store.lifecycle.close_finished()
+    assert await store.batch_lifecycle.close_finished()
 
 
 HELD_S = 2.0
@@ -189,15 +193,15 @@ async def test_the_time_in_which_a_batch_was_held_does_not_count_for_its_rate(st
     await store.claims.settle(worker, outcomes)
     match kind:
         case "by hand":
-            assert await store.lifecycle.pause(batch_id, "look")
+            assert await store.batch_lifecycle.pause(batch_id, "look")
         case "failing":
             assert await store.canary.hold_failing(batch_id, WHY, canary=False)
         case _:
             assert await store.budgets.pause_spent(batch_id, 1.0, "its budget of 1.00 USD is reached")
     await asyncio.sleep(HELD_S / 2)
-    assert await store.lifecycle.pause(batch_id, "for another reason")
+    assert await store.batch_lifecycle.pause(batch_id, "for another reason")
     await asyncio.sleep(HELD_S / 2)
-    assert await store.lifecycle.resume(batch_id)
+    assert await store.batch_lifecycle.resume(batch_id)
     view = await store.batches.view(batch_id)
     assert view is not None
     moved_s = await store.now() - outcomes[0].attempts[0].started_at - HELD_S

@@ -234,16 +234,16 @@ async def test_a_held_or_cancelled_batch_gets_no_tickets_and_is_forgotten(
         batch_id, *ids = await here.batch(ALPHA, 400)
         await here.planner.pass_once()
         if act == "pause":
-            await here.store.lifecycle.pause(batch_id, "by hand")
+            await here.store.batch_lifecycle.pause(batch_id, "by hand")
         else:
-            await here.store.lifecycle.cancel(batch_id)
+            await here.store.batch_lifecycle.cancel(batch_id)
         await here.take_all()
         assert await here.planner.pass_once() == 0
         here.ahead.by_s = 10.0
         assert await here.planner.pass_once() == 0
         assert here.planner._tickets == {}
         if act == "pause":
-            await here.store.lifecycle.resume(batch_id)
+            await here.store.batch_lifecycle.resume(batch_id)
             await here.planner.pass_once()
             assert belonging(await here.staged(), ids) >= STAGED_BOUNDS[0]
 
@@ -434,7 +434,7 @@ async def test_chains_are_read_once_in_a_few_statements_and_forgotten_with_their
             await here.planner.pass_once()
         assert [len(each) for each in read] == [30, 0, 0]
         for batch_id, *_ in batches:
-            await here.store.lifecycle.cancel(batch_id)
+            await here.store.batch_lifecycle.cancel(batch_id)
         here.ahead.by_s += 60
         await here.take_all()
         for _ in range(2):

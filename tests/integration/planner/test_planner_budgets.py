@@ -126,7 +126,7 @@ async def test_a_batch_is_staged_while_its_money_lasts_then_paused_with_the_reas
         view = await here.store.batches.view(batch_id)
         assert view is not None and view.counts[JobState.SUCCEEDED] == 4
         assert await here.store.budgets.grant_batch(batch_id) == pytest.approx(0.10)
-        await here.store.lifecycle.resume(batch_id)
+        await here.store.batch_lifecycle.resume(batch_id)
         assert await here.pass_later(LATER_S) == 5, "a grant is known at once"
 
 
@@ -201,19 +201,19 @@ async def test_a_batch_that_its_tenants_budget_stops_is_announced_and_so_is_the_
         for seconds in (LATER_S, TOLD_AFTER_S / 2):
             assert await here.pass_later(seconds) == 0
             await here.planner.tell_blocked()
-            assert await here.store.lifecycle.blocked() == {}, "it may be over in a moment"
+            assert await here.store.batch_lifecycle.blocked() == {}, "it may be over in a moment"
         for _ in range(2):
             assert await here.pass_later(TOLD_AFTER_S) == 0
             await here.planner.tell_blocked()
-        (reason,) = (await here.store.lifecycle.blocked()).values()
+        (reason,) = (await here.store.batch_lifecycle.blocked()).values()
         assert reason.startswith("tenant acme has spent 0.02 of 0.02 USD this month")
         await here.store.budgets.grant(of_tenant("acme", time.time()), 0.03)
         assert await here.pass_later(LATER_S) == 3
         await here.planner.tell_blocked()
-        assert set(await here.store.lifecycle.blocked()) == {batch_id}, "it may wait for more in a moment"
+        assert set(await here.store.batch_lifecycle.blocked()) == {batch_id}, "it may wait for more in a moment"
         await here.pass_later(MOVED_AFTER_S)
         await here.planner.tell_blocked()
-        assert await here.store.lifecycle.blocked() == {}
+        assert await here.store.batch_lifecycle.blocked() == {}
         told = sorted((row["id"], row["event"]) for row in await here.store.webhooks.deliveries("acme"))
         assert [event for _, event in told] == ["batch.paused", "batch.resumed"]
 

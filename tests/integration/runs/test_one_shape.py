@@ -137,7 +137,7 @@ async def test_a_job_is_one_document(api: Served, store: Store, tmp_path: Path) 
 
 
 async def test_a_batch_is_one_document(api: Served, store: Store, tmp_path: Path, batch_id: str) -> None:
-    await store.lifecycle.pause(batch_id, "lunch")
+    await store.batch_lifecycle.pause(batch_id, "lunch")
     (waits, _) = await open_batch(store, 1)
     (seen, paused) = [unrated(await over_http(api, f"/v1/batches/{each}")) for each in (waits, batch_id)]
     assert seen["understudy"]["waiting"]["hold"] == WORKER and seen["request_counts"]["total"] == 1

@@ -10,7 +10,7 @@ from understudy.models.ids import new_id
 from understudy.models.jobs.submission import NewBatch
 from understudy.models.jobs.views import BatchView
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.state import JobState
 from understudy.models.store import Store
 from understudy.producer.runs.reruns import (
@@ -107,13 +107,13 @@ async def test_what_a_killed_retry_left_is_in_nobodys_way_for_long(
 async def test_a_held_batch_takes_another_chain_for_what_failed_and_for_what_waits(store: Store) -> None:
     batch_id, ids = await open_batch(store, 5)
     await end(store, ids, FailureClass.MODEL_MISSING, None)
-    await store.lifecycle.pause(batch_id, "held")
+    await store.batch_lifecycle.pause(batch_id, "held")
     waiting, retry = await take_another_chain(store, SETTINGS, batch_id, RouteOptions(model="lead/right"))
     assert (waiting, retry.jobs) == (3, 1)
     assert retry.batch_id is not None
     assert await steps_of(store, batch_id) == dict.fromkeys(("line-3", "line-4", "line-5"), "lead/right")
     assert await steps_of(store, retry.batch_id) == {"line-1": "lead/right"}
-    await store.lifecycle.resume(batch_id)
+    await store.batch_lifecycle.resume(batch_id)
     assert {lane.chain_id for lane in await store.planning.lanes()} == {
         job.chain.id async for job in store.reruns.unfinished(retry.batch_id)
     }, "the planner sees no lane of the chain that nothing waits for"

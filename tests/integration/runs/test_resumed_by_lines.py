@@ -12,7 +12,7 @@ from ledger_help import failed, new_worker, succeeded
 from understudy.models.config.settings import Settings
 from understudy.models.failure import FailureClass
 from understudy.models.jobs.execution import StartedJob
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.store import Store
 from understudy.producer.ingest.decoding import InputError
 from understudy.producer.ingest.input_rows import Shape
@@ -62,7 +62,7 @@ class Pipeline:
         jobs = await self.store.claims.start(worker, sorted(head.id for head in heads)[:most])
         await self.store.claims.settle(worker, [self._outcome(job, fail) for job in jobs])
         await self.store.workers.remove(worker)
-        await self.store.lifecycle.close_finished()
+        await self.store.batch_lifecycle.close_finished()
 
     async def run(self, most: int = 1_000, **flags: Any) -> Run:
         """Begin, and finish up to this many jobs."""

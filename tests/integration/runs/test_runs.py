@@ -13,7 +13,7 @@ from understudy.models.failure import FailureClass
 from understudy.models.ids import new_id
 from understudy.models.jobs.submission import NewBatch, NewJob
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.routing.route import Router
 from understudy.models.state import BatchState, JobState
 from understudy.models.store import Store
@@ -99,7 +99,7 @@ async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sql
     await fail(sqlite, worker, ids[1:2], FailureClass.CONTENT_FILTER)
     await fail(sqlite, worker, ids[2:4], FailureClass.SERVER)
     await run_all(sqlite, worker, ids[4:])
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
 
     again = await start(sqlite, source)
 
@@ -110,7 +110,7 @@ async def test_failed_lines_are_tried_again_except_those_that_cannot_succeed(sql
     sums = again.summary(await views_of(sqlite, again.batches))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 1, 2, True)
     await run_all(sqlite, worker, [job.id for job in retried])
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     sums = again.summary(await views_of(sqlite, again.batches))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 2, False)
     assert await states(sqlite, again) == {
@@ -137,10 +137,10 @@ async def test_a_failed_line_of_an_open_run_is_tried_again_together_with_what_is
 async def test_cancelled_lines_are_taken_up_by_a_rerun(sqlite: Store, source: Path) -> None:
     run = await start(sqlite, source)
     await run_all(sqlite, await new_worker(sqlite), (await ids_of(sqlite, run.batches[0]))[:2])
-    await sqlite.lifecycle.cancel(run.batches[0])
-    while await sqlite.lifecycle.cancel_slice():
+    await sqlite.batch_lifecycle.cancel(run.batches[0])
+    while await sqlite.batch_lifecycle.cancel_slice():
         continue
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     again = await start(sqlite, source)
     assert [job.custom_id async for job in sqlite.reruns.unfinished(again.batches[1])] == ["r3", "r4", "r5"]
 
@@ -180,10 +180,10 @@ async def test_an_interrupted_acceptance_starts_over(sqlite: Store, source: Path
     await start(sqlite, source, fresh=True)
     await sqlite.runs.forget(run_id)
     [known] = await sqlite.runs.batches_of(run_id)
-    await sqlite.lifecycle.cancel(known)
-    while await sqlite.lifecycle.cancel_slice():
+    await sqlite.batch_lifecycle.cancel(known)
+    while await sqlite.batch_lifecycle.cancel_slice():
         continue
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     await sqlite.retention.discard_batch(known)
     broken = NewBatch("batch_broken_off", identity=f"{run_id}-broken", expires_at=await sqlite.now() + 60)
     await sqlite.intake.create_batch(broken)
@@ -215,7 +215,7 @@ async def test_there_is_nothing_to_retry_in_a_batch_that_succeeded(sqlite: Store
     worker = await new_worker(sqlite)
     jobs = await sqlite.claims.start(worker, await ids_of(sqlite, run.batches[0]))
     await sqlite.claims.settle(worker, [succeeded(job) for job in jobs])
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     assert await retry_failed(sqlite, SETTINGS, run.batches[0]) == Retry()
     assert await retry_failed(sqlite, SETTINGS, "batch_unknown") == Retry()
     assert len(await outputs_of(sqlite, run.batches[0])) == 5
@@ -231,7 +231,7 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
         each.result.provider = "understudy"
     await sqlite.claims.settle(worker, by_understudy)
     await run_all(sqlite, worker, ids[2:])
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     first = run.batches[0]
     assert await retry_answered(sqlite, SETTINGS, first, ["nobody"], RouteOptions()) == Retry()
     again = (
@@ -247,7 +247,7 @@ async def test_what_a_provider_answered_is_asked_again_along_another_chain(sqlit
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 3, 0, True)
     assert await retry_answered(sqlite, SETTINGS, first, ["understudy"], RouteOptions()) == Retry()  # already resumed
     await run_all(sqlite, worker, [job.id for job in jobs])
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     sums = summary(await views_of(sqlite, [first, again]))
     assert (sums.total, sums.succeeded, sums.failed, sums.open) == (5, 5, 0, False)
     third = (await retry_answered(sqlite, SETTINGS, first, ["lead"], RouteOptions())).batch_id
@@ -274,7 +274,7 @@ async def answered_run(store: Store, source: Path, **route: Any) -> str:
     run = await start(store, source, Shape(route=RouteOptions(**route)), ELSEWHERE)
     worker = await new_worker(store)
     await run_all(store, worker, await ids_of(store, run.batches[0]))
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     return run.batches[0]
 
 
@@ -297,7 +297,7 @@ async def test_a_retry_is_accepted_under_the_rules_that_its_tenant_has_by_now(sq
     assert again is not None
     assert {str(job.chain.require) async for job in sqlite.reruns.unfinished(again)} == {"{'zdr': ('true',)}"}
     await fail(sqlite, worker, await ids_of(sqlite, again))
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     await sqlite.tenants.set_limits(TenantLimits("default", require={"region": ("us",)}), actor="a test")
     with pytest.raises(RequestError, match="'lead/large' breaks the rule require region = us"):
         await retry_failed(sqlite, ELSEWHERE, first)
@@ -319,7 +319,7 @@ async def test_the_budget_of_a_run_is_for_its_retries_too(sqlite: Store, source:
     worker = await new_worker(sqlite)
     await run_all(sqlite, worker, ids[:3])  # 0.25 each
     await fail(sqlite, worker, ids[3:])
-    await sqlite.lifecycle.close_finished()
+    await sqlite.batch_lifecycle.close_finished()
     again = await start(sqlite, source)
     *_, retry = await views_of(sqlite, again.batches)
     assert (len(again.batches), retry.budget_usd) == (2, pytest.approx(0.25))

@@ -122,7 +122,7 @@ async def test_what_ends_or_hands_over_single_jobs_is_on_record(api: Served, sto
     waits, ends = await singles(store, 2, tenant="acme")
     batch_id, lines = await open_batch(store, 1, tenant="acme")
     await run_all(store, await new_worker(store), [ends, *lines])
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     async with api.client() as http:
         http.headers.update(bearer(key))
         for _ in range(2):

@@ -70,10 +70,10 @@ async def ended_batch(store: Store, tenant: str = "default", **fields: Any) -> t
         third.id, batch_id, third.claim_no, JobState.QUEUED, progress={"error": WORDS}, waiting=put_back_for(WORDS)
     )
     await store.claims.settle(worker, [answered(first), refused(second), back])
-    await store.lifecycle.cancel(batch_id)
-    while await store.lifecycle.cancel_slice():
+    await store.batch_lifecycle.cancel(batch_id)
+    while await store.batch_lifecycle.cancel_slice():
         continue
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     return batch_id, ids
 
 

@@ -64,10 +64,10 @@ async def test_an_input_that_does_not_fit_is_refused_and_leaves_neither_rows_nor
         disk = 500 * MB
         await accept_lines(store, tmp_path)
         assert await count(store, "job") == LINES
-        await store.lifecycle.cancel("batch_1")
-        while await store.lifecycle.cancel_slice():
+        await store.batch_lifecycle.cancel("batch_1")
+        while await store.batch_lifecycle.cancel_slice():
             continue
-        await store.lifecycle.close_finished()
+        await store.batch_lifecycle.close_finished()
         await store.retention.discard_batch("batch_1")
     assert (tmp_path / "ledger.db").stat().st_size < before + MB
 

@@ -111,8 +111,8 @@ async def ended_work(store: Store) -> tuple[str, list[str], str]:
     )
     await store.intake.add_jobs(batch_id, [NewJob(each, "{}", chain_, each, expires_at=expires_at) for each in ids])
     await store.intake.open_batch(batch_id, len(ids))
-    await store.lifecycle.pause(batch_id, MARK)
-    await store.lifecycle.resume(batch_id)
+    await store.batch_lifecycle.pause(batch_id, MARK)
+    await store.batch_lifecycle.resume(batch_id)
     said = {"index": 1, "id": None, "custom_id": None, "error": {"message": MARK, "param": MARK, "code": "bad_value"}}
     answer = {"object": "list", "data": [{"index": 0, "id": alone, "custom_id": "c", "error": None}, said]}
     job_alone = NewJob(alone, "{}", chain_, "one", expires_at=expires_at)
@@ -120,7 +120,7 @@ async def ended_work(store: Store) -> tuple[str, list[str], str]:
     await store.intake.accept_jobs("default", [], NamedRequest("in vain", "hash"), json.dumps({"data": [said]}))
     worker = await new_worker(store)
     await store.claims.settle(worker, [succeeded(each) for each in await store.claims.start(worker, [*ids, alone])])
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     await store.credentials.set_aside("lead", "main", ALL_MODELS, FailureClass.CREDENTIAL, MARK, job_id=alone)
     await plant(store)
     return batch_id, ids, alone

@@ -85,7 +85,7 @@ async def test_resuming_a_batch_that_spent_its_budget_grants_the_first_amount_ag
     for total in (3.0, 4.5):
         assert await store.budgets.pause_spent(batch_id, total - 1.5, "its budget of 1.50 USD is reached")
         assert await store.budgets.grant_batch(batch_id) == total
-        assert await store.lifecycle.resume(batch_id)
+        assert await store.batch_lifecycle.resume(batch_id)
         view = await store.batches.view(batch_id)
         assert view is not None and view.budget_usd == total
     assert await store.budgets.grant_batch(batch_id, 9.0) == 9.0
@@ -104,7 +104,7 @@ async def test_what_was_granted_to_a_batch_goes_with_it(store: Store) -> None:
     await store.budgets.grant(of_batch(batch_id), 2.0)
     await store.budgets.grant(of_batch("batch_other"), 2.0)
     await run_all(store, await new_worker(store), ids)
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     await store.retention.discard_batch(batch_id)
     known = await store.budgets.read([of_batch(batch_id), of_batch("batch_other")])
     assert [known[of_batch(name)].granted_usd for name in (batch_id, "batch_other")] == [0.0, 2.0]
@@ -112,7 +112,7 @@ async def test_what_was_granted_to_a_batch_goes_with_it(store: Store) -> None:
 
 async def test_a_batch_that_its_owner_held_is_granted_nothing(store: Store) -> None:
     batch_id, _ = await open_batch(store, 1, budget_usd=1.5)
-    await store.lifecycle.pause(batch_id, "paused by hand")
+    await store.batch_lifecycle.pause(batch_id, "paused by hand")
     assert await store.budgets.grant_batch(batch_id) is None
     view = await store.batches.view(batch_id)
     assert view is not None and view.budget_usd == 1.5

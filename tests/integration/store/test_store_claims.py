@@ -57,12 +57,12 @@ async def test_rows_of_a_batch_start_only_while_it_is_in_progress_and_not_held(s
     paused, held = await open_batch(store, 1)
     cancelling, cancelled = await open_batch(store, 1)
     _, expiring = await open_batch(store, 1, expires_at=await store.now() - 1)
-    await store.lifecycle.pause(paused, "looks wrong")
-    await store.lifecycle.cancel(cancelling)
-    await store.lifecycle.expire_slice(limit=0)
+    await store.batch_lifecycle.pause(paused, "looks wrong")
+    await store.batch_lifecycle.cancel(cancelling)
+    await store.batch_lifecycle.expire_slice(limit=0)
 
     assert await store.claims.start(worker, validating + held + cancelled + expiring) == []
-    await store.lifecycle.resume(paused)
+    await store.batch_lifecycle.resume(paused)
     assert [job.id for job in await store.claims.start(worker, validating + held)] == held
 
 
@@ -172,7 +172,7 @@ async def test_a_running_job_of_a_cancelled_batch_is_named_and_ends_as_cancelled
     batch_id, ids = await open_batch(store, 1)
     worker = await new_worker(store)
     (job,) = await store.claims.start(worker, ids)
-    await store.lifecycle.cancel(batch_id)
+    await store.batch_lifecycle.cancel(batch_id)
     assert await store.jobs.cancelled_running() == ids
     stopped = Settled(job.id, job.batch_id, job.claim_no, JobState.CANCELLED)
     assert await store.claims.settle(worker, [stopped]) == set(ids)

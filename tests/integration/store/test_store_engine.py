@@ -205,7 +205,7 @@ async def test_what_postgresql_refuses_is_said_with_its_cause(postgresql_url: st
                 continue
         with pytest.raises(StoreError, match=words) as raised:
             async with opening as store:
-                await store.lifecycle.pause("batch_1", "by hand")
+                await store.batch_lifecycle.pause("batch_1", "by hand")
         assert len(str(raised.value).splitlines()) == 1
 
 

@@ -27,7 +27,7 @@ async def ended_batch(store: Store, good: int, bad: int) -> tuple[str, list[str]
     worker = await new_worker(store)
     jobs = await store.claims.start(worker, ids)
     await store.claims.settle(worker, [succeeded(job) for job in jobs[:good]] + [failed(job) for job in jobs[good:]])
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     return batch_id, ids
 
 

@@ -91,7 +91,7 @@ async def test_an_open_batch_is_not_deleted_but_an_ended_one_is_with_its_results
     with pytest.raises(StoreConflict, match="cancel it before"):
         await store.retention.discard_batch(batch_id)
     await run_all(store, await new_worker(store), ids)
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     await store.retention.discard_batch(batch_id)
     assert await outputs_of(store, batch_id) == []
     assert await store.jobs.attempts(batch_id=batch_id) == []
@@ -113,7 +113,7 @@ async def test_pruning_deletes_what_ended_before_a_time_and_nothing_else(store: 
     alone, waiting = await singles(store, 2)
     worker = await new_worker(store)
     await run_all(store, worker, [*old_ids, alone])
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     going, going_ids = await open_batch(store, 2)
     await run_all(store, worker, going_ids[:1])
 

@@ -18,12 +18,12 @@ async def test_a_batch_is_completed_when_its_last_job_has_ended(store: Store) ->
     batch_id, ids = await open_batch(store, 2)
     worker = await new_worker(store)
     await run_all(store, worker, ids[:1])
-    assert await store.lifecycle.close_finished() == []
+    assert await store.batch_lifecycle.close_finished() == []
     (last,) = await store.claims.start(worker, ids[1:])
-    assert await store.lifecycle.close_finished() == []
+    assert await store.batch_lifecycle.close_finished() == []
     await store.claims.settle(worker, [failed(last)])
-    assert await store.lifecycle.close_finished() == [batch_id]
-    assert await store.lifecycle.close_finished() == []
+    assert await store.batch_lifecycle.close_finished() == [batch_id]
+    assert await store.batch_lifecycle.close_finished() == []
     assert await batch_state(store, batch_id) is BatchState.COMPLETED
 
 
@@ -31,13 +31,13 @@ async def test_a_cancelled_batch_ends_in_slices_and_after_its_running_job(store:
     batch_id, ids = await open_batch(store, 5)
     worker = await new_worker(store)
     (running,) = await store.claims.start(worker, ids[:1])
-    assert await store.lifecycle.cancel(batch_id)
-    assert not await store.lifecycle.cancel(batch_id)
+    assert await store.batch_lifecycle.cancel(batch_id)
+    assert not await store.batch_lifecycle.cancel(batch_id)
 
-    assert [await store.lifecycle.cancel_slice(limit=3) for _ in range(3)] == [3, 1, 0]
-    assert await store.lifecycle.close_finished() == []
+    assert [await store.batch_lifecycle.cancel_slice(limit=3) for _ in range(3)] == [3, 1, 0]
+    assert await store.batch_lifecycle.close_finished() == []
     await store.claims.settle(worker, [failed(running)])
-    assert await store.lifecycle.close_finished() == [batch_id]
+    assert await store.batch_lifecycle.close_finished() == [batch_id]
 
     view = await store.batches.view(batch_id)
     assert view is not None and view.state is BatchState.CANCELLED
@@ -46,15 +46,15 @@ async def test_a_cancelled_batch_ends_in_slices_and_after_its_running_job(store:
 
 async def test_a_batch_past_its_deadline_expires_in_slices(store: Store) -> None:
     batch_id, _ = await open_batch(store, 5, expires_at=await store.now() - 1)
-    assert [len(await store.lifecycle.expire_slice(limit=3)) for _ in range(3)] == [3, 2, 0]
-    assert await store.lifecycle.close_finished() == [batch_id]
+    assert [len(await store.batch_lifecycle.expire_slice(limit=3)) for _ in range(3)] == [3, 2, 0]
+    assert await store.batch_lifecycle.close_finished() == [batch_id]
     assert await batch_state(store, batch_id) is BatchState.EXPIRED
 
 
 async def test_a_single_job_past_its_deadline_expires_alone(store: Store) -> None:
     late = await singles(store, 1, expires_at=await store.now() - 1)
     in_time = await singles(store, 1)
-    assert len(await store.lifecycle.expire_slice()) == 1
+    assert len(await store.batch_lifecycle.expire_slice()) == 1
     assert [await state_of(store, each) for each in late + in_time] == [JobState.EXPIRED, JobState.QUEUED]
 
 
@@ -67,19 +67,19 @@ async def test_a_queued_job_is_cancelled_at_once(store: Store) -> None:
 
 async def test_an_ended_batch_can_be_neither_held_nor_cancelled(store: Store) -> None:
     batch_id, ids = await open_batch(store, 1)
-    assert await store.lifecycle.pause(batch_id, "look")
+    assert await store.batch_lifecycle.pause(batch_id, "look")
     view = await store.batches.view(batch_id)
     assert view is not None and view.paused == "look"
-    assert await store.lifecycle.resume(batch_id)
+    assert await store.batch_lifecycle.resume(batch_id)
     await run_all(store, await new_worker(store), ids)
-    await store.lifecycle.close_finished()
-    assert not await store.lifecycle.pause(batch_id, "too late")
-    assert not await store.lifecycle.cancel(batch_id)
+    await store.batch_lifecycle.close_finished()
+    assert not await store.batch_lifecycle.pause(batch_id, "too late")
+    assert not await store.batch_lifecycle.cancel(batch_id)
 
 
 async def test_a_batch_that_is_cancelled_while_it_is_filled_takes_no_more_rows(store: Store) -> None:
     batch_id, _ = await filled_batch(store, 2)
-    assert await store.lifecycle.cancel(batch_id)
+    assert await store.batch_lifecycle.cancel(batch_id)
     with pytest.raises(StoreConflict, match="cannot be opened"):
         await store.intake.open_batch(batch_id, 2)
     with pytest.raises(StoreConflict, match="takes no more rows"):

@@ -30,8 +30,8 @@ async def test_only_lanes_whose_rows_may_start_are_seen(store: Store) -> None:
     cancelled, _ = await open_batch(store, 1)
     await filled_batch(store, 1)
     await singles(store, 1, priority=Priority.NORMAL, tenant="acme")
-    await store.lifecycle.pause(held, "wait")
-    await store.lifecycle.cancel(cancelled)
+    await store.batch_lifecycle.pause(held, "wait")
+    await store.batch_lifecycle.cancel(cancelled)
 
     assert set(await store.planning.lanes()) == {lane_of(going), Lane(SINGLE, "acme", CHAIN.id, Priority.NORMAL)}
 
@@ -96,7 +96,7 @@ async def test_the_lanes_between_many_jobs_are_all_found(store: Store) -> None:
     for number in range(3):
         batch_id, _ = await open_batch(store, 2)
         if number == 1:
-            await store.lifecycle.pause(batch_id, "wait")
+            await store.batch_lifecycle.pause(batch_id, "wait")
         else:
             expected.add(lane_of(batch_id))
     found = await store.planning.lanes()
@@ -130,7 +130,7 @@ async def test_ready_lanes_tell_how_many_are_due_and_what_share_they_have(store:
     batch_id, ids = await open_batch(store, 5, weight=3.0)
     _, idle_ids = await open_batch(store, 1)
     held, _ = await open_batch(store, 1)
-    await store.lifecycle.pause(held, "wait")
+    await store.batch_lifecycle.pause(held, "wait")
     await store.tenants.set_limits(TenantLimits("acme", weight=0.5), actor="test")
     await singles(store, 2, priority=Priority.NORMAL, tenant="acme")
     worker, now = await new_worker(store), await store.now()
@@ -152,9 +152,9 @@ async def test_what_batches_wait_for_is_seen_while_it_is_fresh(store: Store) -> 
     await store.planning.say_waiting({one: what, other: what})
     await store.planning.say_waiting({other: None})
     assert [await waiting_of(store, each) for each in (one, other)] == [what, None]
-    await store.lifecycle.pause(one, "by hand")
+    await store.batch_lifecycle.pause(one, "by hand")
     assert await waiting_of(store, one) is None
-    await store.lifecycle.resume(one)
+    await store.batch_lifecycle.resume(one)
     assert await waiting_of(store, one) == what
     async with store._db.write() as connection:
         await connection.execute(update(batch).values(waiting_at=batch.c.waiting_at - 11))

@@ -30,7 +30,7 @@ async def test_what_ended_goes_with_all_that_was_only_there_for_it(store: Store)
     worker = await new_worker(store)
     _, ids = await open_batch(store, 2)
     await run_all(store, worker, [ended, *ids])
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     unread, read = new_id("file"), new_id("file")
     for each in (unread, read):
         await store.files.add(each, "default", "in.jsonl", 3, 1)

@@ -64,7 +64,7 @@ async def test_a_run_that_stops_stays_stopped_until_it_is_resumed(store: Store) 
     await store.runs.keep([batch_id], 60.0)
     await store.runs.stop([batch_id])
     assert not await starts(store, ids)
-    await store.lifecycle.resume(batch_id)
+    await store.batch_lifecycle.resume(batch_id)
     await store.runs.stop([batch_id])
     await store.runs.stop_all()
     assert await starts(store, ids), "who resumes it lets it go on without its run"
@@ -83,10 +83,10 @@ async def test_a_start_that_finds_the_data_folder_free_stops_all_runs_and_nothin
 
 async def test_what_ended_says_nothing_of_its_run(store: Store) -> None:
     batch_id, _ = await open_batch(store, 1, runs_until=0.0)
-    await store.lifecycle.cancel(batch_id)
-    while await store.lifecycle.cancel_slice():
+    await store.batch_lifecycle.cancel(batch_id)
+    while await store.batch_lifecycle.cancel_slice():
         continue
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
     await store.runs.stop_all()
     view = await view_of(store, batch_id)
     assert (view.state, view.paused) == (BatchState.CANCELLED, None)

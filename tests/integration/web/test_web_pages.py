@@ -58,7 +58,7 @@ async def work(store: Store, ids: list[str], outcome: Callable[[StartedJob], Any
     worker = await new_worker(store)
     started = await store.claims.start(worker, ids)
     await store.claims.settle(worker, [outcome(job) for job in started])
-    await store.lifecycle.close_finished()
+    await store.batch_lifecycle.close_finished()
 
 
 async def test_an_empty_ledger_says_how_to_begin(api: Served) -> None:
@@ -76,7 +76,7 @@ async def test_a_running_batch_is_on_the_overview_with_its_progress(api: Served,
 
 async def test_a_paused_batch_needs_a_person_and_says_why(api: Served, store: Store) -> None:
     batch_id, _ = await open_batch(store, 1)
-    await store.lifecycle.pause(batch_id, "paused by its owner")
+    await store.batch_lifecycle.pause(batch_id, "paused by its owner")
     shown = words(await page(api, "/"))
     assert shown.index("Needs a person") < shown.index("Paused: paused by its owner") < shown.index("Running")
 

@@ -10,7 +10,7 @@ import pytest
 
 from understudy.models.config.settings import Settings
 from understudy.models.jobs.submission import NewJob
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.producer.ingest import batch_lines
 from understudy.producer.ingest.batch_lines import MAX_ERRORS, BatchReader, LineSplitter
 from understudy.producer.ingest.intake import FirstLines

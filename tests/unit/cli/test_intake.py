@@ -10,7 +10,7 @@ import pytest
 
 from understudy.models.config.settings import Settings
 from understudy.models.jobs.submission import NewJob
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.state import Priority
 from understudy.producer.ingest import input_rows
 from understudy.producer.ingest.csv_input import Template

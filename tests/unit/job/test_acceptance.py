@@ -5,7 +5,8 @@ from typing import Any, get_args
 import pytest
 
 from understudy.models.failure import FailureClass
-from understudy.models.routing.chain import CHAT, EMBEDDINGS, Acceptance
+from understudy.models.routing.chain import CHAT, EMBEDDINGS
+from understudy.models.routing.policy import Acceptance
 from understudy.worker.job.acceptance import unacceptable
 
 ACCEPTANCE: tuple[Acceptance, ...] = get_args(Acceptance)

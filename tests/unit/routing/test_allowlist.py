@@ -9,7 +9,7 @@ from understudy.models.request.wire import NOT_ALLOWED, RequestError
 from understudy.models.routing.allowlist import NO_PRICE, Allowed, allowed_name
 from understudy.models.routing.chain import Chain, Step
 from understudy.models.routing.data_rules import NO_RULES, Rules
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.routing.route import Router, under_rules
 
 FREE = {"m": {"input": 0, "output": 0}}

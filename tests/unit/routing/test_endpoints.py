@@ -12,7 +12,7 @@ from understudy.models.request.endpoints import model_family
 from understudy.models.request.tokens import estimate_embeddings_tokens
 from understudy.models.request.wire import MOST_INPUTS, RequestError, check_embeddings_body
 from understudy.models.routing.chain import EMBEDDINGS
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.routing.route import Router
 from understudy.producer.ingest.input_rows import Shape
 from understudy.producer.ingest.intake import BadLine, JobReader, read_jobs

@@ -9,7 +9,7 @@ from understudy.models.failure import FailureClass
 from understudy.models.request.tokens import estimate_chat_tokens as estimate_tokens
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Chain, Step
-from understudy.models.routing.options import ROUTE_WORDS, RouteOptions
+from understudy.models.routing.request_options import ROUTE_WORDS, RouteOptions
 from understudy.models.routing.route import Router
 
 SETTINGS = Settings.model_validate(

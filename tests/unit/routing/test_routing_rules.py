@@ -11,7 +11,7 @@ from understudy.models.config.settings import Settings
 from understudy.models.request.wire import RequestError
 from understudy.models.routing.chain import Chain, Step, Variants, When
 from understudy.models.routing.data_rules import Rules
-from understudy.models.routing.options import RouteOptions
+from understudy.models.routing.request_options import RouteOptions
 from understudy.models.routing.route import Router, configured_chain
 from understudy.models.routing.suitability import Suitability
 

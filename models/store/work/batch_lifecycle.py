@@ -164,7 +164,7 @@ CANCEL_BATCH = (
 """Stop starting jobs of a batch, and ask for those in flight to be stopped."""
 
 
-class Lifecycle(Area):
+class BatchLifecycle(Area):
     async def pause(self, batch_id: str, reason: str) -> bool:
         """Pause a batch: its jobs no longer start, running ones finish. False if it has ended or does not exist."""
         asked = {"batch_id": batch_id, "reason": clean(reason)}

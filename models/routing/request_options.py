@@ -10,7 +10,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from understudy.models.request.wire import RequestError
-from understudy.models.routing.chain import RequestPolicy, When
+from understudy.models.routing.chain import When
+from understudy.models.routing.policy import RequestPolicy
 
 
 class RouteOptions(RequestPolicy):
