@@ -94,6 +94,7 @@ def test_what_was_accepted_is_answered_after_a_kill(scene: Scene, providers: Cal
         assert len(http.get("/v1/jobs", params={"limit": 100}).json()["data"]) == 30
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_a_held_submission_is_answered_when_the_provider_has_answered(
     scene: Scene, providers: Callable[[str], Mock]

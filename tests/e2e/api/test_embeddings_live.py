@@ -39,6 +39,7 @@ def as_lines(*lines: dict[str, Any]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in lines)
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_the_sdk_gets_vectors_from_either_protocol_and_errors_with_their_status(
     scene: Scene, providers: Callable[[str], Mock]

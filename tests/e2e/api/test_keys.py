@@ -45,6 +45,7 @@ def test_the_first_key_closes_a_server_that_was_open_to_its_machine(scene: Scene
     assert not [path for path in kept for secret in secrets if secret in path.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["alone"], indirect=True)
 def test_a_server_on_all_addresses_makes_a_first_key_and_shows_it_once(scene: Scene) -> None:
     process, url = scene.serve("up", "--host", "0.0.0.0")

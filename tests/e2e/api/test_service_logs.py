@@ -44,6 +44,7 @@ def stop(process: Process) -> None:
     assert process.exit_code() == 0, process.said
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_up_logs_json_from_its_start_to_its_end(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers("")

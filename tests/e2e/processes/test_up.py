@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 from stage_hands import DEADLINE_S, Mock, Scene, alone_and_on_servers, stopped, until
 
 SLOW = "[answers]\nlatency_s = 2.0\n"
@@ -28,6 +29,7 @@ def test_told_to_stop_once_it_finishes_the_calls_in_flight(scene: Scene, provide
     assert mock.answered() == 1 and "Finishing" in process.said
 
 
+@pytest.mark.slow
 def test_told_twice_it_gives_back_what_is_in_flight(scene: Scene, providers: Callable[[str], Mock]) -> None:
     mock = providers("[answers]\nlatency_s = 60.0\n")
     scene.configure(mock, grace_s=GRACE_S)

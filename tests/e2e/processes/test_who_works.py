@@ -11,6 +11,7 @@ from stage_hands import Mock, Scene, queue_and_servers, until
 pytestmark = pytest.mark.timeout(400)  # tests on shared servers run one at a time
 
 
+@pytest.mark.slow
 @queue_and_servers
 def test_it_shows_each_worker_with_its_jobs_and_the_tickets_that_wait(
     scene: Scene, providers: Callable[[str], Mock]

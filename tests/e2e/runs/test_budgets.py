@@ -130,6 +130,7 @@ def test_a_wiped_redis_forgets_no_budget(scene: Scene, providers: Callable[[str]
     assert 0.1 - CALL_USD < spent(scene) <= 0.1 + 8 * CALL_USD + 1e-9, "no more than eight calls were in flight"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["queue"], indirect=True)
 def test_a_tenant_that_spent_its_month_waits_and_is_granted_more(
     scene: Scene, providers: Callable[[str], Mock]

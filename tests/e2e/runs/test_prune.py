@@ -31,6 +31,7 @@ def stored(scene: Scene) -> list[Path]:
     return list((scene.folder / ".understudy" / "files").glob("file_*"))
 
 
+@pytest.mark.slow
 @alone_and_on_servers
 def test_what_ended_is_deleted_with_its_bytes_and_counted(scene: Scene, providers: Callable[[str], Mock]) -> None:
     scene.configure(providers(""))

@@ -55,6 +55,7 @@ def blocks_of(page: str) -> list[str]:
     return [block.replace(MODEL_OF_THE_PAGES, MODEL) for block in BLOCK.findall((ROOT / page).read_text())]
 
 
+@pytest.mark.slow
 def test_the_example_of_the_client_runs(python: Python) -> None:
     printed = python(ROOT / "examples" / "client.py", "lead/large")
     assert printed.startswith("succeeded: Answer ")
