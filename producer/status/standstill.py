@@ -15,7 +15,7 @@ from understudy.producer.number_format import counted
 from understudy.producer.queue_access import queue_of
 from understudy.producer.status.failed_calls import in_a_line, said
 from understudy.producer.status.waiting import (
-    NOBODY,
+    NOTHING_STARTS,
     WaitNews,
     blocked_by,
     explained,
@@ -58,7 +58,7 @@ async def awaited(settings: Settings, store: Store, views: Sequence[BatchView]) 
     if view is None or waiting is None:
         return None, ""
     sentence = explained(waiting, await store.now()) or ""
-    cause = None if waiting.hold in NOBODY else await _last_failure(settings, store, view, waiting)
+    cause = None if waiting.hold in NOTHING_STARTS else await _last_failure(settings, store, view, waiting)
     return waiting, f"{sentence}; the last call: {cause}" if cause else sentence
 
 

@@ -29,7 +29,7 @@ NO_QUEUE = Waiting("Redis is unreachable, so no new calls start", "queue")
 NO_PLANNER = Waiting("no worker is currently planning; check the workers' log if this persists", "planner")
 """When the planning worker dies, another one takes over within seconds."""
 
-NOBODY = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
+NOTHING_STARTS = frozenset(each.hold for each in (NO_WORKER, NO_QUEUE, NO_PLANNER))
 
 TOLD_AGAIN_S = 10.0
 
@@ -45,8 +45,8 @@ async def lack_of_workers(store: Store) -> str | None:
 async def waiting_of(store: Store, redis: "Redis | None", views: Sequence[BatchView]) -> list[Waiting | None]:
     """What each batch waits for; None: it is running, is paused, or has ended. Raises StoreError."""
     still = [_is_idle(view) for view in views]
-    nobody = await missing_worker_or_planner(store, redis) if any(still) else None
-    return [(nobody or view.waiting) if stands else None for view, stands in zip(views, still, strict=True)]
+    missing = await missing_worker_or_planner(store, redis) if any(still) else None
+    return [(missing or view.waiting) if stands else None for view, stands in zip(views, still, strict=True)]
 
 
 def _is_idle(view: BatchView) -> bool:
@@ -68,7 +68,7 @@ def explained(waiting: Waiting | None, now: float) -> str | None:
     """As text: `waits for lead/large (account lead:main): cooling down after a refusal until 14:03:20 (in 25s)`."""
     if waiting is None:
         return None
-    whom, reason = "" if waiting.hold in NOBODY else "waits: ", waiting.reason
+    whom, reason = "" if waiting.hold in NOTHING_STARTS else "waits: ", waiting.reason
     if waiting.provider is not None:
         place = f"{waiting.provider}/{waiting.model}" if waiting.model else waiting.provider
         account = f" (account {waiting.account})" if waiting.account else ""
@@ -168,9 +168,9 @@ async def waiting_of_job(settings: Settings, store: Store, queue: "Redis | None"
     """None: the job is running, has ended, or is scheduled for later by its owner. Raises StoreError."""
     if job.state is not JobState.QUEUED:
         return None
-    nobody = await missing_worker_or_planner(store, queue)
-    if nobody is not None or queue is None:
-        return nobody
+    missing = await missing_worker_or_planner(store, queue)
+    if missing is not None or queue is None:
+        return missing
     if job.is_scheduled:
         return job.waiting
     of_batch = await _of_batch(store, job.batch_id)

@@ -50,7 +50,6 @@ async def overview(request: Request, api: Api, viewer: Viewing) -> Response:
         request,
         "overview",
         viewer=viewer,
-        now=api.clock(),
         running=[each for each in running if not _needs_a_person(each)],
         stuck=[each for each in running if _needs_a_person(each)],
         ended=[each for each in found if each["status"] in ENDED][:ENDED_SHOWN],
@@ -63,7 +62,7 @@ async def all_batches(request: Request, api: Api, viewer: Viewing, after: After 
     views = await api.store.batches.page(viewer.caller.tenant, PAGE + 1, after)
     found = await batch_documents(api.store, api.redis, views[:PAGE])
     older = found[-1]["id"] if len(views) > PAGE else None
-    return render(request, "batches", viewer=viewer, now=api.clock(), found=found, older=older, after=after)
+    return render(request, "batches", viewer=viewer, found=found, older=older, after=after)
 
 
 @router.get("/batches/{batch_id}")
@@ -79,7 +78,6 @@ async def one_batch(
         request,
         "batch",
         viewer=viewer,
-        now=api.clock(),
         batch=shown,
         jobs=jobs,
         more=jobs[-1]["id"] if len(rows) > JOBS_SHOWN else None,
@@ -118,7 +116,6 @@ async def one_job(request: Request, api: Api, viewer: Viewing, job_id: str) -> R
         request,
         "job",
         viewer=viewer,
-        now=api.clock(),
         job=shown,
         messages=messages_of(orjson.loads(asked.body)) if asked else [],
         answer=await _answer(api, job_id) if row.state is JobState.SUCCEEDED else None,
@@ -130,7 +127,7 @@ async def providers(request: Request, api: Api, viewer: Viewing) -> Response:
     if not viewer.may(Scope.ADMIN):
         raise ApiError(403, "the state of the providers is for keys with scope admin", code="missing_scope")
     found = await allowed_providers(api, viewer.caller)
-    return render(request, "providers", viewer=viewer, now=api.clock(), found=found["data"], live=found["live"])
+    return render(request, "providers", viewer=viewer, found=found["data"], live=found["live"])
 
 
 async def _answer(api: Context, job_id: str) -> str | None:

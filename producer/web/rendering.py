@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from understudy.models.errors import UnderstudyError
-from understudy.producer.number_format import dollars, duration
+from understudy.producer.number_format import dollars, duration, spent
 from understudy.producer.web.access import SignInNeeded
 
 FOLDER = Path(__file__).parent
@@ -61,6 +61,10 @@ def _money(usd: float | None) -> str:
     return "unknown" if usd is None else dollars(usd)
 
 
+def _spent(usd: float | None, unpriced_calls: int) -> str:
+    return spent(usd or 0.0, unpriced_calls)
+
+
 def _cost(usd: float | None) -> str:
     return "cost unknown" if usd is None else dollars(usd)
 
@@ -94,6 +98,7 @@ _environment.filters |= {
     "moment": _moment,
     "money": _money,
     "cost": _cost,
+    "spent": _spent,
     "count": _count,
     "percent": _percent,
     "seconds": _seconds,

@@ -7,6 +7,7 @@ from redis.exceptions import RedisError
 
 from understudy.models.api_keys import Scope
 from understudy.producer.api.access.auth import holder
+from understudy.producer.api.access.locality import OWN_PAGES
 from understudy.producer.api.context import Api
 from understudy.producer.api.errors import ApiError
 from understudy.producer.web.access import Acting, read_form
@@ -23,7 +24,10 @@ async def form(request: Request) -> Response:
 
 @router.post("/sign-in")
 async def sign_in(request: Request, api: Api) -> Response:
-    """A new session, in place of the browser's former one."""
+    """A new session, in place of the browser's former one. Refused for pages of other sites, which could otherwise sign
+    a person in as someone else."""
+    if request.headers.get("sec-fetch-site", "none") not in OWN_PAGES:
+        raise ApiError(403, "this sign-in came from a page of another site; open the page of this server yourself")
     key = (await read_form(request)).get("key", "").strip()
     try:
         caller = await holder(request, api, HTTPAuthorizationCredentials(scheme="Bearer", credentials=key))

@@ -77,6 +77,15 @@ async def test_a_wrong_key_gets_a_sentence_and_no_session(api: Served, store: St
         assert not wrong or wrong not in answer.text
 
 
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 303)])
+async def test_no_page_of_another_site_signs_a_person_in(api: Served, store: Store, site: str, status: int) -> None:
+    key = await key_for(store, Scope.READ)
+    async with api.client("203.0.113.9") as http:
+        answer = await http.post("/sign-in", data={"key": key}, headers={"Sec-Fetch-Site": site})
+    assert answer.status_code == status
+    assert ("set-cookie" in answer.headers) == (status == 303)
+
+
 async def test_a_session_ends_with_its_key(api: Served, store: Store) -> None:
     key = await key_for(store, Scope.READ)
     async with signed_in(api, key) as http:

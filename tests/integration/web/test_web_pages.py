@@ -87,6 +87,7 @@ async def test_a_batch_shows_its_lines_by_state_with_what_failed_and_why(api: Se
     await work(store, ids[1:2], lambda job: failed(job, FailureClass.BAD_REQUEST))
     everything = words(await page(api, f"/batches/{batch_id}"))
     assert "2 of 3 lines, 1 failed" in everything
+    assert "Cost so far $0.2500" in everything
     assert all(f"line-{line}" in everything for line in (1, 2, 3))
     of_failed = words(await page(api, f"/batches/{batch_id}?state=failed"))
     assert "line-2 failed" in of_failed
