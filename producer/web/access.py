@@ -59,11 +59,19 @@ async def read_form(request: Request) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(raw.decode("utf-8", "replace")).items()}
 
 
-async def acting(request: Request, by: Viewing) -> Viewer:
-    """The viewer of a submitted form. Raises ApiError unless the form is ours and the key may change things."""
+async def submitting(request: Request, by: Viewing) -> Viewer:
+    """The viewer of a submitted form. Raises ApiError unless the form is ours."""
     form = await read_form(request)
     if not compare_digest(form.get("form_token", "").encode(), by.form_token.encode()):
         raise ApiError(403, "this form is out of date; reload the page and try again", code="stale_form")
+    return by
+
+
+Submitting = Annotated[Viewer, Depends(submitting)]
+
+
+async def acting(by: Submitting) -> Viewer:
+    """As `submitting`, for forms that change work. Raises ApiError unless the key may do that."""
     if not by.may(Scope.SUBMIT):
         raise ApiError(403, f"this requires the scope 'submit'; key {by.caller.key_id} lacks it", code="missing_scope")
     return by

@@ -10,7 +10,7 @@ from understudy.producer.api.access.auth import holder
 from understudy.producer.api.access.locality import OWN_PAGES
 from understudy.producer.api.context import Api
 from understudy.producer.api.errors import ApiError
-from understudy.producer.web.access import Acting, read_form
+from understudy.producer.web.access import Submitting, read_form
 from understudy.producer.web.rendering import PageRoute, render
 from understudy.producer.web.sessions import begin_session, clear_cookie, end_session, set_cookie, token_of
 
@@ -47,7 +47,7 @@ async def sign_in(request: Request, api: Api) -> Response:
 
 
 @router.post("/sign-out")
-async def sign_out(api: Api, by: Acting) -> Response:
+async def sign_out(api: Api, by: Submitting) -> Response:
     try:
         await end_session(api.redis, by.session)
     except (RedisError, OSError):

@@ -96,7 +96,7 @@ async def test_a_session_ends_with_its_key(api: Served, store: Store) -> None:
 
 
 async def test_signing_out_and_in_again_ends_the_former_session(api: Served, store: Store) -> None:
-    key = await key_for(store, Scope.READ, Scope.SUBMIT)
+    key = await key_for(store, Scope.READ)
     async with signed_in(api, key) as http:
         first = http.cookies[COOKIE]
         await http.post("/sign-in", data={"key": key})
